@@ -1,0 +1,156 @@
+"""The `studykvm` command: a table of commands, each imported only when it is called.
+
+- `main(argv=None) -> int`: dispatches, records a trace when asked, turns errors into one line.
+- `COMMANDS`: name -> Command(module, help, group, traceable).
+
+`--trace FILE` among a traceable command's arguments, or the environment variable
+STUDYKVM_TRACE, records the run; `%p` in the name becomes the process id.
+STUDYKVM_DEBUG=1 lets an unexpected error show its traceback.
+"""
+
+import importlib
+import os
+import sys
+from dataclasses import dataclass
+
+from studykvm import __version__
+
+
+@dataclass(frozen=True)
+class Command:
+    """A row of the command table."""
+
+    module: str
+    help: str
+    group: str
+    traceable: bool = False
+
+
+_TAGLINE = "Run a traced boot, see every call and structure change, hold it against the real QEMU."
+_RUN, _READ = "run the machine and its tools", "read what was recorded"
+
+COMMANDS: dict[str, Command] = {
+    "boot": Command("boot", "boot a guest from an image, in QEMU's spelling (-hda FILE ...)", _RUN, True),
+    "img": Command("img", "create, inspect, commit and convert images (qemu-img)", _RUN, True),
+    "io": Command("io", "read and write an image request by request (qemu-io)", _RUN, True),
+    "demo": Command("demo", "make an overlay, boot it traced and draw what happened", _RUN),
+    "trace": Command("trace", "show, count or export a trace", _READ),
+    "compare": Command("compare", "hold a trace against a recording of the real program", _READ),
+    "draw": Command("draw", "draw the call graph of a trace", _READ),
+    "structures": Command("structures", "draw the structures of a trace at one step", _READ),
+    "functions": Command("functions", "list every modelled function and where it is", _READ),
+}
+
+
+def _usage() -> str:
+    lines = ["usage: studykvm COMMAND [ARGUMENTS]", "", _TAGLINE, ""]
+    for group in dict.fromkeys(c.group for c in COMMANDS.values()):
+        lines.append(f"{group}:")
+        lines += [f"  {name:<11} {c.help}" for name, c in COMMANDS.items() if c.group == group]
+        lines.append("")
+    lines += ["studykvm COMMAND --help explains a command; boot, img and io take --trace FILE."]
+    return "\n".join(lines)
+
+
+def _split_trace_option(argv: list[str]) -> tuple[str | None, list[str]]:
+    """Take `--trace FILE` or `--trace=FILE` out of `argv`; the environment fills in.
+
+    >>> _split_trace_option(["create", "--trace", "a.trace", "x.img"])
+    ('a.trace', ['create', 'x.img'])
+    """
+    from studykvm.errors import StudyError
+
+    path = os.environ.get("STUDYKVM_TRACE") or None
+    rest: list[str] = []
+    words = iter(argv)
+    for word in words:
+        if word == "--trace":
+            path = next(words, None)
+            if path is None:
+                raise StudyError("--trace wants a file name: --trace boot.trace")
+        elif word.startswith("--trace="):
+            path = word.removeprefix("--trace=")
+        else:
+            rest.append(word)
+    return path and path.replace("%p", str(os.getpid())), rest
+
+
+def _run(name: str, argv: list[str]) -> int:
+    command = COMMANDS[name]
+    path = None
+    if command.traceable:
+        path, argv = _split_trace_option(argv)
+    module = importlib.import_module(f"studykvm.commands.{command.module}")
+    if path is None:
+        return int(module.main(argv))
+    from tracer import record
+
+    with record(path, program=f"studykvm {name}", argv=argv):
+        return int(module.main(argv))
+
+
+def _unknown(name: str) -> int:
+    import difflib
+
+    near = difflib.get_close_matches(name, COMMANDS, n=1)
+    hint = f"did you mean {near[0]}?" if near else "studykvm --help lists the commands"
+    print(f"studykvm: no command {name!r}; {hint}", file=sys.stderr)
+    return 2
+
+
+def _known_errors() -> tuple[type[Exception], ...]:
+    """The packages' own errors, of those packages that this run has loaded."""
+    names = [("tracer", "TracerError"), ("hypervisor", "HypervisorError")]
+    names += [("graphs", "GraphsError"), ("studykvm", "StudyError")]
+    modules = [(sys.modules.get(f"{package}.errors"), error) for package, error in names]
+    return tuple(getattr(module, error) for module, error in modules if module is not None)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command.
+
+    Returns
+    -------
+    int
+        The command's exit status; 1 for an error, 2 for wrong usage, 130 after Ctrl-C.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help") or argv == ["help"]:
+        print(_usage())
+        return 0 if argv else 2
+    if argv[0] in ("-V", "--version"):
+        print(f"studykvm {__version__}")
+        return 0
+    name, rest = argv[0], argv[1:]
+    if name == "help":
+        name, rest = rest[0], ["--help"]
+    if name not in COMMANDS:
+        return _unknown(name)
+    try:
+        status = _run(name, rest)
+        sys.stdout.flush()
+        return status
+    except SystemExit as exit_:
+        if isinstance(exit_.code, str):
+            print(exit_.code, file=sys.stderr)
+        return exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader (head, less) has gone; keep the interpreter from complaining at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as error:
+        if os.environ.get("STUDYKVM_DEBUG"):
+            raise
+        print(f"studykvm: {_describe(error)}", file=sys.stderr)
+        return 1
+
+
+def _describe(error: Exception) -> str:
+    if isinstance(error, _known_errors()):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    kind = type(error).__name__
+    return f"{kind}: {error}\nThis is a fault of studykvm; STUDYKVM_DEBUG=1 shows where."
