@@ -1,0 +1,1 @@
+"""Benchmarks: pairs measured side by side in one run, told as ratios. `make bench` runs all."""
