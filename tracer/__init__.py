@@ -1,0 +1,28 @@
+"""The tracer: records calls and structure changes of a modelled C program, and reads them back.
+
+- `traced`, `Struct`, `symbol`, `free`: what the model uses.
+- `record(path)`: records; `load(path)`: reads.
+- `registry()`: everything traced.
+"""
+
+from tracer.errors import DamagedTraceError, TracerError
+from tracer.functions import TracedFunction, registry, traced
+from tracer.recorder import record
+from tracer.session import free
+from tracer.structs import Struct, symbol
+from tracer.trace import Call, FunctionInfo, Trace
+
+__all__ = [
+    "Call",
+    "DamagedTraceError",
+    "FunctionInfo",
+    "Struct",
+    "Trace",
+    "TracedFunction",
+    "TracerError",
+    "free",
+    "record",
+    "registry",
+    "symbol",
+    "traced",
+]

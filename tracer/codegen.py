@@ -1,0 +1,146 @@
+"""Recording code: what a traced function's ``__code__`` is while a trace runs.
+
+- `recording_code(traced, code, original, session)`: code with the signature, the closure variables and the kind
+  (plain, generator, coroutine, asynchronous generator) of `code`, that records and calls `original`.
+
+The generated function is, for ``def f(a, b)``::
+
+    event = (fid, thread.n, clock(), a if type(a) in ATOMS else encode(a), ...)
+    try:
+        append(event)
+        result = call(a, b)
+    except BaseException as error:
+        append(("x", thread.n, clock(), fid, *about(error)))
+        raise
+    append((~fid, thread.n, clock(), result if type(result) in ATOMS else encode(result)))
+    return result
+
+Its helpers are constants of the code object: neither the module's globals nor the signature show them.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from types import CodeType, FunctionType
+from typing import Any
+
+from tracer.resume import about, drivers
+from tracer.session import Session
+from tracer.values import ATOMS
+
+_MARK = "\0studykvm "
+_HELPERS = ("append", "thread", "clock", "encode", "kind", "atoms", "about", "drive", "call", "fid", "rid")
+
+
+def recording_code(fid: int, code: CodeType, original: FunctionType, session: Session) -> CodeType:
+    """Return code that records a call of function `fid` and calls `original`, whose code is `code`."""
+    template = _template(
+        code.co_varnames[: _parameter_count(code)],
+        code.co_argcount,
+        code.co_posonlyargcount,
+        code.co_kwonlyargcount,
+        code.co_flags & _KIND_FLAGS,
+        code.co_freevars,
+    )
+    helpers: dict[str, Any] = {
+        "append": session.append,
+        "thread": session.thread,
+        "clock": session.clock,
+        "encode": session.encode,
+        "kind": type,
+        "atoms": ATOMS,
+        "about": about,
+        "drive": drivers(session, fid).get(code.co_flags & _SUSPENDING),
+        "call": original,
+        "fid": fid,
+        "rid": ~fid,
+    }
+    values = {_MARK + name: value for name, value in helpers.items()}
+    consts = tuple(values.get(c, c) if isinstance(c, str) else c for c in template.co_consts)
+    return template.replace(
+        co_consts=consts,
+        co_name=code.co_name,
+        co_qualname=code.co_qualname,
+        co_filename=code.co_filename,
+        co_firstlineno=code.co_firstlineno,
+    )
+
+
+_SUSPENDING = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
+_KIND_FLAGS = inspect.CO_VARARGS | inspect.CO_VARKEYWORDS | _SUSPENDING
+
+
+def _parameter_count(code: CodeType) -> int:
+    stars = bool(code.co_flags & inspect.CO_VARARGS) + bool(code.co_flags & inspect.CO_VARKEYWORDS)
+    return code.co_argcount + code.co_kwonlyargcount + stars
+
+
+@functools.cache
+def _template(
+    names: tuple[str, ...], argcount: int, posonly: int, kwonly: int, flags: int, freevars: tuple[str, ...]
+) -> CodeType:
+    """Compile the recording code of one shape, with marked strings in place of the helpers."""
+    prefix = "_t"
+    while any(name.startswith(prefix) for name in (*names, *freevars)):
+        prefix += "_"
+    rest = list(names[argcount + kwonly :])
+    star = "*" + rest.pop(0) if flags & inspect.CO_VARARGS else ""
+    double = "**" + rest.pop(0) if flags & inspect.CO_VARKEYWORDS else ""
+    signature = [*names[:posonly], *(["/"] if posonly else []), *names[posonly:argcount]]
+    keywords = names[argcount : argcount + kwonly]
+    signature += [star or "*"] if star or keywords else []
+    signature += [*keywords, *([double] if double else [])]
+    passed = [*names[:argcount], *([star] if star else []), *(f"{k}={k}" for k in keywords)]
+    passed += [double] if double else []
+    recorded = "".join(f", {n} if $kind({n}) in $atoms else $encode({n})" for n in names)
+    call = f"$call({', '.join(passed)})"
+    body = [f"${helper} = {_MARK + helper!r}" for helper in _HELPERS]
+    body += [f"$event = ($fid, $thread.n, $clock(){recorded})"]
+    if flags & inspect.CO_ASYNC_GENERATOR:
+        body += [
+            "$append($event)",
+            f"$drive = $drive({call})",
+            "$step = $drive.step($drive.inner.asend(None))",
+            "while True:",
+            "    try:",
+            "        $value = await $step",
+            "    except StopAsyncIteration:",
+            "        return",
+            "    try:",
+            "        $step = $drive.send((yield $value))",
+            "    except GeneratorExit as $error:",
+            "        await $drive.close($error)",
+            "        raise",
+            "    except BaseException as $error:",
+            "        $step = $drive.throw($error)",
+        ]
+    elif flags & inspect.CO_COROUTINE:
+        body += ["$append($event)", f"return await $drive({call})"]
+    elif flags & inspect.CO_GENERATOR:
+        body += ["$append($event)", f"return (yield from $drive({call}))"]
+    else:
+        body += [
+            "try:",
+            "    $append($event)",
+            f"    $result = {call}",
+            "except BaseException as $error:",
+            "    $append(('x', $thread.n, $clock(), $fid, *$about($error)))",
+            "    raise",
+            "$append(($rid, $thread.n, $clock(), $result if $kind($result) in $atoms else $encode($result)))",
+            "return $result",
+        ]
+    # named, never run: so the code has the closure variables of the original
+    body += [f"{name}" for name in freevars]
+    definition = "async def" if flags & (inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR) else "def"
+    lines = ["def outer():"]
+    lines += [f"    {name} = None" for name in freevars]
+    lines += [f"    {definition} inner({', '.join(signature)}):"]
+    lines += [f"        {line}" for line in body]
+    source = "\n".join(lines).replace("$", prefix)
+    module = compile(source, "<tracer>", "exec", dont_inherit=True)
+    return _inner(_inner(module))
+
+
+def _inner(code: CodeType) -> CodeType:
+    return next(const for const in code.co_consts if isinstance(const, CodeType))

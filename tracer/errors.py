@@ -1,0 +1,13 @@
+"""Errors of the tracer.
+
+- `TracerError`: anything the user can mend: a bad file, a bad declaration, a filter that matches nothing.
+- `DamagedTraceError`: the file is no trace that this version can read.
+"""
+
+
+class TracerError(Exception):
+    """A situation that the message names, with the offending value and the next step."""
+
+
+class DamagedTraceError(TracerError):
+    """A file that is not a readable trace: foreign, empty, too new or damaged from its first byte."""
