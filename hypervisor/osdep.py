@@ -1,0 +1,102 @@
+"""Descriptors and aligned memory: osdep.c as far as used.
+
+- ``qemu_open(name, flags, mode)``: a descriptor; raises OSError where C returns -1
+- ``qemu_memalign(alignment, size)``: a zeroed, writable, aligned memoryview, fit for O_DIRECT
+- ``close_fd(fd)``: ours; what is opened here and not closed is closed when the program ends
+- ``address(view)``: ours; where a writable buffer lies, to see whether it is aligned
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import os
+
+from hypervisor.block_int import ReadBuffer
+from hypervisor.program import on_exit
+from tracer import traced
+
+C_FILE = "osdep.c"
+
+_open_fds: set[int] = set()
+
+
+@traced
+def qemu_memalign(alignment: int, size: int) -> memoryview:
+    """`size` zero bytes at an address that is a multiple of `alignment` (a power of two)."""
+    if alignment <= 16:
+        return memoryview(bytearray(size))
+    block = bytearray(size + alignment)
+    start = -address(block) % alignment
+    return memoryview(block)[start : start + size]
+
+
+@traced
+def qemu_vmalloc(size: int) -> memoryview:
+    """`size` zero bytes at the start of a page."""
+    return qemu_memalign(os.sysconf("SC_PAGESIZE"), size)
+
+
+@traced
+def qemu_vfree(ptr: object) -> None:
+    """Free aligned memory; Python does, when the last view of it goes."""
+
+
+@traced
+def qemu_set_cloexec(fd: int) -> None:
+    """Have `fd` closed in programs that this one starts."""
+    fcntl.fcntl(fd, fcntl.F_SETFD, fcntl.fcntl(fd, fcntl.F_GETFD) | fcntl.FD_CLOEXEC)
+
+
+@traced
+def socket_set_nonblock(fd: int) -> None:
+    """Have reads and writes of `fd` return at once."""
+    os.set_blocking(fd, False)
+
+
+@traced
+def qemu_open(name: str, flags: int, mode: int = 0) -> int:
+    """Open a file with FD_CLOEXEC set.
+
+    Raises
+    ------
+    OSError
+        Where C returns -1 and sets errno.
+    """
+    fd = os.open(name, flags | os.O_CLOEXEC, mode)
+    _open_fds.add(fd)
+    return fd
+
+
+@traced
+def qemu_pipe() -> tuple[int, int]:
+    """A pipe with FD_CLOEXEC set: the descriptor to read, and the one to write."""
+    pair = os.pipe2(os.O_CLOEXEC)
+    _open_fds.update(pair)
+    return pair
+
+
+def close_fd(fd: int) -> None:
+    """Close a descriptor that came from here."""
+    _open_fds.discard(fd)
+    os.close(fd)
+
+
+def adopt_fd(fd: int) -> int:
+    """Have `fd` closed at the end of the program too; returns it."""
+    _open_fds.add(fd)
+    return fd
+
+
+def address(buffer: ReadBuffer) -> int:
+    """The address of a buffer's first byte; 1 (never aligned) for one that cannot be written."""
+    view = memoryview(buffer)
+    return 1 if view.readonly or not view.nbytes else ctypes.addressof(ctypes.c_char.from_buffer(view))
+
+
+@on_exit
+def _close_leftovers() -> None:
+    while _open_fds:
+        with contextlib.suppress(OSError):
+            os.close(_open_fds.pop())
