@@ -5,12 +5,13 @@
 - `registry()`: everything traced.
 """
 
-from tracer.errors import DamagedTraceError, TracerError
+from tracer.errors import DamagedTraceError, TracerError, TracerWarning
+from tracer.fileformat import FunctionInfo
 from tracer.functions import TracedFunction, registry, traced
 from tracer.recorder import record
 from tracer.session import free
 from tracer.structs import Struct, symbol
-from tracer.trace import Call, FunctionInfo, Trace
+from tracer.trace import Call, Trace, load
 
 __all__ = [
     "Call",
@@ -20,7 +21,9 @@ __all__ = [
     "Trace",
     "TracedFunction",
     "TracerError",
+    "TracerWarning",
     "free",
+    "load",
     "record",
     "registry",
     "symbol",

@@ -1,7 +1,7 @@
 """Recording code: what a traced function's ``__code__`` is while a trace runs.
 
-- `recording_code(traced, code, original, session)`: code with the signature, the closure variables and the kind
-  (plain, generator, coroutine, asynchronous generator) of `code`, that records and calls `original`.
+- `recording_code(fid, code, original, session)`: code with the signature, the closure variables and the
+  kind (plain, generator, coroutine, asynchronous generator) of `code`, that records and calls `original`.
 
 The generated function is, for ``def f(a, b)``::
 

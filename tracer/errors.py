@@ -2,6 +2,7 @@
 
 - `TracerError`: anything the user can mend: a bad file, a bad declaration, a filter that matches nothing.
 - `DamagedTraceError`: the file is no trace that this version can read.
+- `TracerWarning`: a recording that could not be written to its end.
 """
 
 
@@ -11,3 +12,7 @@ class TracerError(Exception):
 
 class DamagedTraceError(TracerError):
     """A file that is not a readable trace: foreign, empty, too new or damaged from its first byte."""
+
+
+class TracerWarning(RuntimeWarning):
+    """A recording is incomplete; the program it watched is not affected."""

@@ -84,7 +84,9 @@ def traced_as(function: F, name: str | None, file: str | None) -> F:
         raise TracerError(f"@traced: {function!r} is no Python function; decorate a def")
     code, c_file = plain.__code__, file or plain.__globals__.get("C_FILE")
     if not isinstance(c_file, str):
-        raise TracerError(f'@traced {plain.__qualname__}: declare C_FILE = "..." at the top of {plain.__module__}')
+        raise TracerError(
+            f'@traced {plain.__qualname__}: declare C_FILE = "..." at the top of {plain.__module__}'
+        )
     c_name, params = name or plain.__name__, _params(code)
     key = (plain.__module__, c_file, c_name, code.co_firstlineno, params)
     entry = _entries.get(key)
@@ -102,7 +104,11 @@ def traced_as(function: F, name: str | None, file: str | None) -> F:
 def _params(code: CodeType) -> tuple[str, ...]:
     count = code.co_argcount + code.co_kwonlyargcount
     names = list(code.co_varnames[:count])
-    stars = [mark for flag, mark in ((inspect.CO_VARARGS, "*"), (inspect.CO_VARKEYWORDS, "**")) if code.co_flags & flag]
+    stars = [
+        mark
+        for flag, mark in ((inspect.CO_VARARGS, "*"), (inspect.CO_VARKEYWORDS, "**"))
+        if code.co_flags & flag
+    ]
     names += [mark + name for mark, name in zip(stars, code.co_varnames[count:], strict=False)]
     return tuple(names)
 

@@ -1,8 +1,8 @@
 """Calls that end by an exception, and calls that are suspended and go on later.
 
 - `about(error)`: an exception as (type, text).
-- `drivers(session, fid)`: what the recording code of a generator, a coroutine or an asynchronous generator hands
-  its steps to: it records where control leaves the function and where it comes back.
+- `drivers(session, fid)`: what the recording code of a generator, a coroutine or an asynchronous generator
+  hands its steps to: it records where control leaves the function and where it comes back.
 """
 
 from __future__ import annotations
@@ -76,8 +76,13 @@ def drivers(session: Session, fid: int) -> dict[int, Callable[[Any], Any]]:
         returned(value)
         return value
 
-    awaited = types.coroutine(lambda inner: (yield from generator(inner)))
-    awaited_step = types.coroutine(lambda inner, token: (yield from paced(inner, token)))
+    @types.coroutine
+    def awaited(inner: Any) -> Generator[Any, Any, Any]:
+        return (yield from generator(inner))
+
+    @types.coroutine
+    def awaited_step(inner: Any, token: int) -> Generator[Any, Any, Any]:
+        return (yield from paced(inner, token))
 
     class AsyncSteps:
         """The steps of one asynchronous generator."""
@@ -112,4 +117,8 @@ def drivers(session: Session, fid: int) -> dict[int, Callable[[Any], Any]]:
             finally:
                 failed(error)
 
-    return {inspect.CO_GENERATOR: generator, inspect.CO_COROUTINE: awaited, inspect.CO_ASYNC_GENERATOR: AsyncSteps}
+    return {
+        inspect.CO_GENERATOR: generator,
+        inspect.CO_COROUTINE: awaited,
+        inspect.CO_ASYNC_GENERATOR: AsyncSteps,
+    }

@@ -72,8 +72,8 @@ class Session:
 
     def install_struct_hooks(self) -> None:
         """Record creations and field writes from now on."""
-        building, append, encode, thread, clock = self._building, self.append, self.encode, self.thread, self.clock
-        serial, plain_write = self.serial, object.__setattr__
+        building, append, encode = self._building, self.append, self.encode
+        thread, clock, plain_write = self.thread, self.clock, object.__setattr__
 
         def create(cls: Any, /, *args: Any, **kwargs: Any) -> Any:
             obj = cls.__new__(cls, *args, **kwargs)

@@ -1,8 +1,8 @@
 """Modelled C structs, whose field writes are recorded while a trace runs.
 
-- `Struct`: base class. Annotated fields with defaults; keyword-only init; equality is identity, as of pointers.
+- `Struct`: base class. Annotated fields with defaults; keyword-only init; equality is identity.
 - `symbol(obj, name)`: names a static object, shown as ``&bdrv_raw``.
-- `hooks_installed(create, write)` / `remove_hooks()`: used by a session; while idle there are no hooks at all.
+- `install_hooks(create, write)`, `remove_hooks()`: used by a session; while idle there are none.
 
 Only declared fields without a leading underscore are recorded, and only when they are assigned: what happens
 inside a list or a bytearray that a field holds is not.
@@ -24,7 +24,9 @@ class StructType(type):
     """Metaclass of structures: marks them, and carries the creation hook while a trace runs."""
 
 
-@dataclass_transform(kw_only_default=True, eq_default=False, field_specifiers=(dataclasses.field, dataclasses.Field))
+@dataclass_transform(
+    kw_only_default=True, eq_default=False, field_specifiers=(dataclasses.field, dataclasses.Field)
+)
 class Struct(metaclass=StructType):
     """Base class of a modelled C struct.
 
@@ -99,14 +101,16 @@ def symbol(obj: T, name: str) -> T:
         NAMES[key] = (weakref.ref(obj, lambda _: NAMES.pop(key, None)), name)
     except TypeError:
         kind = type(obj).__name__
-        raise TracerError(f"symbol {name!r}: a {kind} cannot be named; make it a Struct or a class of its own") from None
+        raise TracerError(
+            f"symbol {name!r}: a {kind} cannot be named; make it a Struct or a class of its own"
+        ) from None
     return obj
 
 
 def install_hooks(create: Callable[..., Any], write: Callable[[Any, str, Any], None]) -> None:
     """Have `create` called for ``Class(...)`` and `write` for every attribute assignment."""
     StructType.__call__ = create  # type: ignore[method-assign]
-    Struct.__setattr__ = write  # type: ignore[assignment]
+    Struct.__setattr__ = write  # type: ignore[method-assign]
 
 
 def remove_hooks() -> None:

@@ -1,7 +1,7 @@
 """Values as events hold them: short, plain, and without a reference to the program's objects.
 
 - `make_encoder(reference)`: the function that turns any object into an encoded value.
-- `show(value)`: an encoded value as text, in the notation of a C programmer.
+- `show(value)`: an encoded value as text, in the notation of a C programmer; `escape(text)`: its strings.
 
 Encoded values, all of them plain data that msgpack can hold::
 
@@ -109,12 +109,12 @@ def issubclass_exact(kind: type, base: type) -> bool:
 
 
 def show(value: Value) -> str:
-    """Return an encoded value as text.
+    r"""Return an encoded value as text.
 
     Examples
     --------
-    >>> show(("@", "BlockDriverState#3")), show(("&", "qcow_open")), show(None), show("a\\n")
-    ('BlockDriverState#3', '&qcow_open', 'NULL', '"a\\\\n"')
+    >>> show(("@", "BlockDriverState#3")), show(("&", "qcow_open")), show(None), show("a\n")
+    ('BlockDriverState#3', '&qcow_open', 'NULL', '"a\\n"')
     >>> show(("(", -2, None)), show(("{", "index", 1)), show(("b", "bytes[512]")), show(True)
     ('(-2, NULL)', '{"index": 1}', 'bytes[512]', '1')
     """
@@ -123,7 +123,7 @@ def show(value: Value) -> str:
     if isinstance(value, bool):
         return str(int(value))
     if isinstance(value, str):
-        return '"' + _escape(value) + '"'
+        return '"' + escape(value) + '"'
     if not isinstance(value, tuple) or not value:
         return str(value)
     tag, items = value[0], value[1:]
@@ -134,14 +134,24 @@ def show(value: Value) -> str:
     if tag == "{":
         pairs = zip(items[::2], items[1::2], strict=False)
         return "{" + ", ".join(f"{show(key)}: {show(item)}" for key, item in pairs) + "}"
-    text = _escape(str(items[0])) if items else ""
+    text = escape(str(items[0])) if items else ""
     if tag == "&":
         return "&" + text
     return f"<{text}>" if tag == "?" else text
 
 
-def _escape(text: str) -> str:
-    return "".join(
-        c if c.isprintable() and c not in '"\\' else c.encode("unicode_escape").decode() if c != '"' else '\\"'
-        for c in text
-    )
+def escape(text: str) -> str:
+    r"""Return `text` with quotes, backslashes and what cannot be printed as C escapes.
+
+    >>> print(escape('a"b\n\udc80'))
+    a\"b\n\udc80
+    """
+    if text.isprintable() and '"' not in text and "\\" not in text:
+        return text
+    return "".join(_escaped(char) for char in text)
+
+
+def _escaped(char: str) -> str:
+    if char in '"\\':
+        return "\\" + char
+    return char if char.isprintable() else char.encode("unicode_escape").decode()

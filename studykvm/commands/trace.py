@@ -1,0 +1,115 @@
+"""`studykvm trace`: show, count and export traces.
+
+- `main(argv) -> int`: 0; 1 when the trace is damaged, after what could be read was printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+
+from tracer import TracerError, load
+from tracer.export import FORMATS, exporter
+from tracer.passes import Node, select
+from tracer.text import tree_lines
+from tracer.trace import Trace
+from tracer.values import escape
+
+
+def main(argv: list[str]) -> int:
+    """Run the command; see the module's docstring."""
+    options = _parser().parse_args(argv)
+    trace = load(options.trace)
+    try:
+        if options.action == "export":
+            _export(trace, options)
+        else:
+            _print(_shown(trace, options) if options.action == "show" else _counted(trace))
+    except BrokenPipeError:
+        # the reader has what it wanted; the interpreter must not try to flush the rest
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if trace.damage is not None:
+        print(f"studykvm: warning: {trace.damage}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="studykvm trace", description="Show, count or export a trace.")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    show = actions.add_parser("show", help="print the call tree")
+    stats = actions.add_parser("stats", help="print counts and times by function")
+    export = actions.add_parser("export", help="write the trace in another format")
+    for action in (show, stats, export):
+        action.add_argument("trace", metavar="FILE", help="a trace, as --trace FILE records it")
+    for action in (show, export):
+        action.add_argument(
+            "--from", dest="start", metavar="FUNC", help="start at the outermost calls of FUNC"
+        )
+        action.add_argument("--depth", type=_positive, metavar="N", help="N levels")
+        action.add_argument(
+            "--only", action="append", default=[], metavar="GLOB", help="functions or files; repeat"
+        )
+        action.add_argument("--thread", type=int, metavar="N", help="one thread; 0 is the main one")
+    show.add_argument(
+        "--fold", action=argparse.BooleanOptionalAction, default=True, help="fold repeats (default)"
+    )
+    show.add_argument("--args", action="store_true", help="print arguments and return values")
+    show.add_argument("--state", action="store_true", help="print field writes under the call that made them")
+    export.add_argument("--format", required=True, metavar="NAME", help=", ".join(FORMATS))
+    export.add_argument("-o", dest="output", metavar="OUT", help="file to write; default is standard output")
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text}: at least 1")
+    return number
+
+
+def _tree(trace: Trace, options: argparse.Namespace) -> Node:
+    return select(
+        trace.tree(), start=options.start, globs=options.only, number=options.thread, depth=options.depth
+    )
+
+
+def _shown(trace: Trace, options: argparse.Namespace) -> Iterator[str]:
+    writes = trace.writes() if options.state else ()
+    return tree_lines(_tree(trace, options), fold_repeats=options.fold, args=options.args, writes=writes)
+
+
+def _counted(trace: Trace) -> Iterator[str]:
+    stats = trace.stats()
+    yield f"events      {stats.events}"
+    yield f"calls       {stats.calls}" + (f" ({stats.open_calls} without an end)" if stats.open_calls else "")
+    yield f"threads     {stats.threads}"
+    yield f"structures  {stats.structures}"
+    yield f"writes      {stats.writes}"
+    yield f"duration    {stats.duration / 1e6:.3f} ms"
+    if stats.functions:
+        yield ""
+        yield f"{'calls':>9} {'own ms':>10} {'total ms':>10} {'raised':>7}  function"
+    for row in stats.functions:
+        times = f"{row.own / 1e6:10.3f} {row.total / 1e6:10.3f}"
+        yield f"{row.calls:9} {times} {row.exceptions:7}  {escape(row.info.file)}:{escape(row.info.name)}"
+
+
+def _export(trace: Trace, options: argparse.Namespace) -> None:
+    lines = exporter(options.format).lines(trace, _tree(trace, options))
+    if options.output is None:
+        _print(lines)
+        return
+    try:
+        with open(options.output, "w", encoding="utf-8", errors="backslashreplace") as out:
+            out.writelines(line + "\n" for line in lines)
+    except OSError as error:
+        raise TracerError(f"{options.output}: cannot write: {error.strerror}") from error
+
+
+def _print(lines: Iterator[str]) -> None:
+    for line in lines:
+        print(line.encode("utf-8", "backslashreplace").decode())
+    sys.stdout.flush()
