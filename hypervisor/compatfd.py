@@ -15,7 +15,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterable
 
-from hypervisor.osdep import adopt_fd, close_fd, qemu_set_cloexec
+from hypervisor.osdep import adopt_fd, qemu_set_cloexec
 from hypervisor.program import on_exit
 from tracer import traced
 
