@@ -282,7 +282,7 @@ def parse_option_parameters(
     while param:
         comma, equals = param.find(","), param.find("=")
         value: str | None = None
-        if 0 <= equals and (equals < comma or comma < 0):
+        if equals >= 0 and (equals < comma or comma < 0):
             param, name = get_opt_name(256, param, "=")
             param, value = get_opt_value(256, param[1:])
         else:
