@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hypervisor.aio import qemu_aio_process_queue
-from hypervisor.program import on_reset
+from hypervisor.program import linked, on_reset
 from tracer import Struct, traced
 
 C_FILE = "async.c"
@@ -141,13 +141,11 @@ def qemu_bh_schedule_idle(bh: QEMUBH) -> None:
 @traced
 def qemu_bh_schedule(bh: QEMUBH) -> None:
     """Have `bh` run as soon as possible: the CPU is asked to stop for it."""
-    from hypervisor.vl import qemu_notify_event
-
     if bh.scheduled:
         return
     bh.scheduled = 1
     bh.idle = 0
-    qemu_notify_event()
+    linked.qemu_notify_event()
 
 
 @traced

@@ -95,8 +95,33 @@ class _Stop(BaseException):
     """Ends a worker that waits, when the program ends."""
 
 
+class _Cond:
+    """A condition variable that, unlike Python's, is signalled without its lock, as pthread's is."""
+
+    def __init__(self) -> None:
+        self.waiters: deque[threading.Lock] = deque()
+
+    def wait(self, mutex: threading.Lock, seconds: float) -> bool:
+        """Wait with `mutex` given up; whether a signal came in time."""
+        waiter = threading.Lock()
+        waiter.acquire()
+        self.waiters.append(waiter)
+        mutex.release()
+        signalled = waiter.acquire(timeout=max(seconds, 0))
+        mutex.acquire()
+        if not signalled:
+            with contextlib.suppress(ValueError):
+                self.waiters.remove(waiter)
+        return signalled
+
+    def signal(self) -> None:
+        """Wake the thread that has waited longest."""
+        with contextlib.suppress(IndexError):
+            self.waiters.popleft().release()
+
+
 _lock = symbol(threading.Lock(), "lock")
-_cond = symbol(threading.Condition(_lock), "cond")
+_cond = symbol(_Cond(), "cond")
 _pool = _Pool()
 
 
@@ -106,7 +131,8 @@ def _stop_workers() -> None:
     with _lock:
         _pool.stopping = True
         _pool.request_list.clear()
-        _cond.notify_all()
+        while _cond.waiters:
+            _cond.signal()
     for thread in _pool.threads:
         thread.join()
     _pool = _Pool()
@@ -125,19 +151,18 @@ def mutex_unlock(mutex: threading.Lock) -> None:
 
 
 @traced
-def cond_timedwait(cond: threading.Condition, mutex: threading.Lock, ts: float) -> int:
+def cond_timedwait(cond: _Cond, mutex: threading.Lock, ts: float) -> int:
     """Wait, the lock given up meanwhile, for a signal (0) or the time `ts` (ETIMEDOUT)."""
-    signalled = _pool.stopping or cond.wait(max(ts - time.time(), 0))
+    signalled = _pool.stopping or cond.wait(mutex, ts - time.time())
     if _pool.stopping:
         raise _Stop
     return 0 if signalled else errno.ETIMEDOUT
 
 
 @traced
-def cond_signal(cond: threading.Condition) -> None:
+def cond_signal(cond: _Cond) -> None:
     """Wake one worker."""
-    with cond:
-        cond.notify()
+    cond.signal()
 
 
 @traced

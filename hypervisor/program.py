@@ -47,6 +47,7 @@ class Linked:
     get_async_context_id: Callable[[], int]
     qemu_set_fd_handler2: Callable[..., int]
     qemu_get_clock: Callable[[Any], int]
+    qemu_notify_event: Callable[[], None]
     qemu_error: Callable[..., None]
     monitor_printf: Callable[..., None]
     monitor_print_filename: Callable[[Any, str], None]

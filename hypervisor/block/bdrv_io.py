@@ -4,7 +4,7 @@ Sectors have 512 bytes. Functions return 0 or a count, or -errno: -ENOMEDIUM wit
 a read-only one, -EIO out of range, -ENOTSUP where the driver has no such function.
 
 - ``bdrv_read``, ``bdrv_write``: whole sectors; ``bdrv_pread``, ``bdrv_pwrite``: any bytes
-- ``bdrv_getlength``, ``bdrv_truncate``, ``bdrv_flush``, ``bdrv_is_allocated``, ``bdrv_commit``, ``bdrv_check``
+- ``bdrv_getlength``, ``bdrv_truncate``, ``bdrv_flush``, ``bdrv_is_allocated``, ``bdrv_commit``
 - ``bdrv_set_dirty_tracking``, ``bdrv_get_dirty``, ``bdrv_reset_dirty``: for block migration
 - ``bdrv_snapshot_*``, ``bdrv_save_vmstate``, ``bdrv_load_vmstate``, ``bdrv_get_info``
 """
