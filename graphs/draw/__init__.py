@@ -1,0 +1,1 @@
+"""Drawing: call graphs and structures as SVG, PNG, PDF or DOT."""
