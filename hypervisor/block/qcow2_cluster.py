@@ -1,0 +1,566 @@
+"""From guest offsets to file offsets: block/qcow2-cluster.c.
+
+- `qcow2_get_cluster_offset`: where is it, and how much of it lies in a row
+- `qcow2_alloc_cluster_offset`: the same for a write, allocating; its `QCowL2Meta` is linked by
+  `qcow2_alloc_cluster_link_l2` when the data is on the disk
+- `qcow2_alloc_compressed_cluster_offset`, `qcow2_decompress_cluster`: compressed clusters
+- `qcow2_grow_l1_table`, `qcow2_l2_cache_reset`
+
+::
+
+    guest offset ─► l1_table[L1 index] ─► L2 table, in one of 16 places of l2_cache ─► [L2 index] ─► entry
+                       0: no table                                                0: not allocated
+
+A write that allocates: count the new clusters, write the data, copy the rest of the first and last cluster
+(`copy_sectors`), write the L2 entries, free what they named before. A crash in between leaks clusters.
+
+Where 0.12.4 takes a failing read of a table for "not allocated", the result is negative here. It freed a
+shared L2 table before the L1 table named the copy, and compressed clusters before their successors were
+linked; both are freed afterwards here.
+"""
+
+from __future__ import annotations
+
+import errno
+import zlib
+from array import array
+
+from hypervisor.block import bdrv_pread, bdrv_pwrite, bdrv_read, bdrv_write
+from hypervisor.block.qcow2_format import (
+    MAX_L1_BYTES,
+    OFFSET_L1_SIZE,
+    QCOW_OFLAG_COMPRESSED,
+    QCOW_OFLAG_COPIED,
+    be_bytes,
+    complain,
+    words,
+)
+from hypervisor.block.qcow2_refcount import (
+    holds_metadata,
+    note_metadata,
+    qcow2_alloc_bytes,
+    qcow2_alloc_clusters,
+    qcow2_free_any_clusters,
+    qcow2_free_clusters,
+)
+from hypervisor.block.qcow2_shadow import header_bytes, settle_l2
+from hypervisor.block.qcow2_state import (
+    BDRVQcowState,
+    QCowL2Meta,
+    align_offset,
+    empty_l2_cache,
+    entry_problem,
+    file_of,
+    l1_of,
+    size_to_clusters,
+    state,
+)
+from hypervisor.block_int import BlockDriverState, WriteBuffer
+from tracer import traced
+
+C_FILE = "block/qcow2-cluster.c"
+
+ENTRIES_PER_SECTOR = 512 // 8
+_SECTOR = -ENTRIES_PER_SECTOR
+
+
+@traced
+def qcow2_grow_l1_table(bs: BlockDriverState, min_size: int) -> int:
+    """Move the L1 table to a place with room for at least `min_size` entries; 0 or -errno."""
+    s = state(bs)
+    if min_size <= s.l1_size:
+        return 0
+    new_size = max(s.l1_size, 1)
+    while min_size > new_size:
+        new_size = (new_size * 3 + 1) // 2
+    length = 8 * new_size
+    if length > MAX_L1_BYTES:
+        complain(
+            s._filename, f"an L1 table of {length} bytes is too large; convert it with a larger cluster_size"
+        )
+        return -errno.EFBIG
+    new_table = array("Q", bytes(align_offset(length, 512)))
+    new_table[: s.l1_size] = l1_of(s)[: s.l1_size]
+    new_offset = qcow2_alloc_clusters(bs, length)
+    if new_offset < 0:
+        return new_offset
+    hd = file_of(s)
+    ret = bdrv_pwrite(hd, new_offset, be_bytes(new_table[:new_size]), length)
+    if ret == length:
+        data = new_size.to_bytes(4) + new_offset.to_bytes(8)
+        ret = bdrv_pwrite(hd, OFFSET_L1_SIZE, header_bytes(s, OFFSET_L1_SIZE, data), len(data))
+    if ret < 0:
+        qcow2_free_clusters(bs, new_offset, length)
+        return ret
+    qcow2_free_clusters(bs, s.l1_table_offset, 8 * s.l1_size)
+    s.l1_table_offset = new_offset
+    s.l1_table = new_table
+    s.l1_size = new_size
+    s._metadata = None
+    return 0
+
+
+@traced
+def qcow2_l2_cache_reset(bs: BlockDriverState) -> None:
+    """Forget all L2 tables in memory."""
+    empty_l2_cache(state(bs))
+
+
+def _l2_cache(s: BDRVQcowState) -> tuple[list[array[int]], list[int], list[int]]:
+    assert s.l2_cache is not None and s.l2_cache_offsets is not None and s.l2_cache_counts is not None
+    return s.l2_cache, s.l2_cache_offsets, s.l2_cache_counts
+
+
+@traced
+def l2_cache_new_entry(bs: BlockDriverState) -> int:
+    """The place of the L2 table that was used least."""
+    counts = state(bs).l2_cache_counts
+    assert counts is not None
+    return counts.index(min(counts))
+
+
+@traced
+def seek_l2_table(s: BDRVQcowState, l2_offset: int) -> array[int] | None:
+    """The L2 table of this offset if it is in memory, its use counted; all counts are halved at 2^32-1."""
+    cache, offsets, counts = _l2_cache(s)
+    if l2_offset not in offsets:
+        return None
+    place = offsets.index(l2_offset)
+    counts[place] += 1
+    if counts[place] == 0xFFFFFFFF:
+        counts[:] = [count >> 1 for count in counts]
+    return cache[place]
+
+
+@traced
+def l2_load(bs: BlockDriverState, l2_offset: int) -> array[int] | None:
+    """The L2 table of this offset, read if need be; None if that fails or it is none of version 2."""
+    s = state(bs)
+    l2_table = seek_l2_table(s, l2_offset)
+    if l2_table is not None:
+        return l2_table
+    place = l2_cache_new_entry(bs)
+    l2_table = _read_l2(s, l2_offset)
+    if l2_table is not None:
+        _keep_l2(s, place, l2_offset, l2_table)
+    return l2_table
+
+
+def _read_l2(s: BDRVQcowState, l2_offset: int) -> array[int] | None:
+    if not l2_offset or l2_offset & (s.cluster_size - 1):
+        complain(s._filename, f"the L1 table names an L2 table at {l2_offset:#x}; check the image")
+        return None
+    raw = bytearray(s.cluster_size)
+    if bdrv_pread(file_of(s), l2_offset, raw, s.cluster_size) != s.cluster_size:
+        return None
+    l2_table = words(raw)
+    problem = entry_problem(s, l2_table)
+    if problem is not None:
+        complain(s._filename, problem)
+        return None
+    return l2_table
+
+
+def _keep_l2(s: BDRVQcowState, place: int, l2_offset: int, l2_table: array[int]) -> None:
+    cache, offsets, counts = _l2_cache(s)
+    cache[place] = l2_table
+    offsets[place] = l2_offset
+    counts[place] = 1
+
+
+@traced
+def write_l1_entry(s: BDRVQcowState, l1_index: int) -> int:
+    """Write the sector of the L1 table with this entry; 0 or -errno."""
+    start = l1_index & _SECTOR
+    data = be_bytes(l1_of(s)[start : start + ENTRIES_PER_SECTOR])
+    ret = bdrv_pwrite(file_of(s), s.l1_table_offset + 8 * start, data, len(data))
+    return 0 if ret == len(data) else -errno.EIO
+
+
+@traced
+def l2_allocate(bs: BlockDriverState, l1_index: int) -> array[int] | None:
+    """Make an L2 table for this entry of the L1 table: empty, or a copy of the one there; None on error.
+
+    Notes
+    -----
+    C writes the L1 entry first and the table second; `settle_l2` puts the same table there before.
+    """
+    s = state(bs)
+    l1_table = l1_of(s)
+    old = l1_table[l1_index]
+    old_offset = old & ~QCOW_OFLAG_COPIED
+    l2_offset = qcow2_alloc_clusters(bs, s.cluster_size)
+    if l2_offset < 0 or settle_l2(s, l2_offset, old_offset) < 0:
+        return None
+    note_metadata(s, l2_offset)
+    l1_table[l1_index] = l2_offset | QCOW_OFLAG_COPIED
+    if write_l1_entry(s, l1_index) < 0:
+        l1_table[l1_index] = old
+        return None
+    place = l2_cache_new_entry(bs)
+    l2_table = _read_l2(s, old_offset) if old else array("Q", bytes(s.cluster_size))
+    if l2_table is None:
+        return None
+    if bdrv_pwrite(file_of(s), l2_offset, be_bytes(l2_table[:]), s.cluster_size) != s.cluster_size:
+        return None
+    _keep_l2(s, place, l2_offset, l2_table)
+    return l2_table
+
+
+@traced
+def count_contiguous_clusters(
+    nb_clusters: int, cluster_size: int, l2_table: memoryview, start: int, mask: int
+) -> int:
+    """How many of `nb_clusters` entries from `start` on continue the row that entry 0 begins.
+
+    Bits of `mask` do not count; 0 if entry 0 is not allocated.
+    """
+    offset = l2_table[0] & ~mask
+    if not offset:
+        return 0
+    for i in range(start, start + nb_clusters):
+        if offset + i * cluster_size != l2_table[i] & ~mask:
+            return i - start
+    return nb_clusters
+
+
+@traced
+def count_contiguous_free_clusters(nb_clusters: int, l2_table: memoryview) -> int:
+    """How many of the first `nb_clusters` entries are not allocated, up to the first that is."""
+    for i in range(nb_clusters):
+        if l2_table[i]:
+            return i
+    return nb_clusters
+
+
+@traced
+def qcow_read(bs: BlockDriverState, sector_num: int, buf: WriteBuffer, nb_sectors: int) -> int:
+    """Read guest sectors in place, for copy on write; 0 or -errno."""
+    from hypervisor.block.qcow2_aio import qcow2_backing_read1
+
+    s = state(bs)
+    view = memoryview(buf)
+    while nb_sectors > 0:
+        cluster_offset, n = qcow2_get_cluster_offset(bs, sector_num << 9, nb_sectors)
+        if cluster_offset < 0:
+            return cluster_offset
+        within = (sector_num & (s.cluster_sectors - 1)) * 512
+        part = view[: n * 512]
+        if not cluster_offset:
+            if bs.backing_hd is None:
+                part[:] = bytes(len(part))
+            else:
+                n1 = qcow2_backing_read1(bs.backing_hd, sector_num, part, n)
+                if n1 > 0 and bdrv_read(bs.backing_hd, sector_num, part[: n1 * 512], n1) < 0:
+                    return -errno.EIO
+        elif cluster_offset & QCOW_OFLAG_COMPRESSED:
+            if qcow2_decompress_cluster(s, cluster_offset) < 0:
+                return -errno.EIO
+            assert s.cluster_cache is not None
+            part[:] = memoryview(s.cluster_cache)[within : within + len(part)]
+        elif bdrv_pread(file_of(s), cluster_offset + within, part, len(part)) != len(part):
+            return -errno.EIO
+        nb_sectors -= n
+        sector_num += n
+        view = view[n * 512 :]
+    return 0
+
+
+@traced
+def copy_sectors(bs: BlockDriverState, start_sect: int, cluster_offset: int, n_start: int, n_end: int) -> int:
+    """Copy guest sectors `n_start` to `n_end` of a cluster to its new place; 0 or -errno."""
+    s = state(bs)
+    n = n_end - n_start
+    if n <= 0:
+        return 0
+    buf = memoryview(bytearray(n * 512))
+    ret = qcow_read(bs, start_sect + n_start, buf, n)
+    if ret < 0:
+        return ret
+    return min(bdrv_write(file_of(s), (cluster_offset >> 9) + n_start, buf, n), 0)
+
+
+@traced
+def qcow2_get_cluster_offset(bs: BlockDriverState, offset: int, num: int) -> tuple[int, int]:
+    """Where the guest's bytes at `offset` are in the file.
+
+    Parameters
+    ----------
+    bs : BlockDriverState
+    offset : int
+        The guest's, in bytes.
+    num : int
+        Sectors wanted.
+
+    Returns
+    -------
+    cluster_offset : int
+        Of the cluster, in bytes; 0 if it is not allocated; the L2 entry if it is compressed; -EIO.
+    num : int
+        Sectors, of those wanted, that lie there in a row.
+    """
+    s = state(bs)
+    within = (offset >> 9) & (s.cluster_sectors - 1)
+    l1_bits = s.l2_bits + s.cluster_bits
+    available = (((1 << l1_bits) - (offset & ((1 << l1_bits) - 1))) >> 9) + within
+    needed = min(num + within, available)
+    cluster_offset = 0
+    l1_index = offset >> l1_bits
+    l2_offset = l1_of(s)[l1_index] & ~QCOW_OFLAG_COPIED if l1_index < s.l1_size else 0
+    if l2_offset:
+        l2_table = l2_load(bs, l2_offset)
+        if l2_table is None:
+            return -errno.EIO, num
+        l2_index = (offset >> s.cluster_bits) & (s.l2_size - 1)
+        cluster_offset = l2_table[l2_index]
+        nb_clusters = size_to_clusters(s, needed << 9)
+        rest = memoryview(l2_table)[l2_index:]
+        if not cluster_offset:
+            count = count_contiguous_free_clusters(nb_clusters, rest)
+        else:
+            count = count_contiguous_clusters(nb_clusters, s.cluster_size, rest, 0, QCOW_OFLAG_COPIED)
+            if cluster_offset & QCOW_OFLAG_COMPRESSED:
+                count = 1
+        available = count * s.cluster_sectors
+    return cluster_offset & ~QCOW_OFLAG_COPIED, min(available, needed) - within
+
+
+@traced
+def get_cluster_table(bs: BlockDriverState, offset: int) -> tuple[int, array[int], int, int]:
+    """The L2 table for a write at a guest offset, made or copied if it is missing or shared.
+
+    Returns
+    -------
+    ret : int
+        0 or -errno; the others mean nothing then.
+    l2_table, l2_offset, l2_index
+        The table, its offset in the file, and the index of the entry in question.
+    """
+    s = state(bs)
+    l1_index = offset >> (s.l2_bits + s.cluster_bits)
+    if l1_index >= s.l1_size:
+        ret = qcow2_grow_l1_table(bs, l1_index + 1)
+        if ret < 0:
+            return ret, array("Q"), 0, 0
+    old = l1_of(s)[l1_index]
+    if old & QCOW_OFLAG_COPIED:
+        l2_table = l2_load(bs, old & ~QCOW_OFLAG_COPIED)
+    else:
+        l2_table = l2_allocate(bs, l1_index)
+        if old and l2_table is not None:
+            qcow2_free_clusters(bs, old, s.cluster_size)
+    if l2_table is None:
+        return -errno.EIO, array("Q"), 0, 0
+    l2_offset = l1_of(s)[l1_index] & ~QCOW_OFLAG_COPIED
+    return 0, l2_table, l2_offset, (offset >> s.cluster_bits) & (s.l2_size - 1)
+
+
+@traced
+def qcow2_alloc_compressed_cluster_offset(bs: BlockDriverState, offset: int, compressed_size: int) -> int:
+    """Make room for a compressed cluster and link it.
+
+    Returns
+    -------
+    int
+        The L2 entry; if the cluster is there uncompressed and ours alone, its offset; 0 on error.
+    """
+    s = state(bs)
+    ret, l2_table, l2_offset, l2_index = get_cluster_table(bs, offset)
+    if ret < 0:
+        return 0
+    old = l2_table[l2_index]
+    if old & QCOW_OFLAG_COPIED:
+        return old & ~QCOW_OFLAG_COPIED
+    cluster_offset = qcow2_alloc_bytes(bs, compressed_size)
+    if cluster_offset < 0:
+        return 0
+    nb_csectors = ((cluster_offset + compressed_size - 1) >> 9) - (cluster_offset >> 9)
+    entry = cluster_offset | QCOW_OFLAG_COMPRESSED | nb_csectors << s.csize_shift
+    data = be_bytes(array("Q", [entry]))
+    if bdrv_pwrite(file_of(s), l2_offset + 8 * l2_index, data, 8) != 8:
+        return 0
+    l2_table[l2_index] = entry
+    if old:
+        qcow2_free_any_clusters(bs, old, 1)
+    return entry
+
+
+@traced
+def write_l2_entries(s: BDRVQcowState, l2_table: array[int], l2_offset: int, l2_index: int, num: int) -> int:
+    """Write the sectors of an L2 table with these entries; 0 or -errno."""
+    start = l2_index & _SECTOR
+    end = (l2_index + num + ENTRIES_PER_SECTOR - 1) & _SECTOR
+    data = be_bytes(l2_table[start:end])
+    ret = bdrv_pwrite(file_of(s), l2_offset + 8 * start, data, len(data))
+    return 0 if ret == len(data) else -errno.EIO
+
+
+@traced
+def qcow2_alloc_cluster_link_l2(bs: BlockDriverState, m: QCowL2Meta) -> int:
+    """Give clusters that a write allocated their place: the data is on the disk by now; 0 or -errno.
+
+    If another write has allocated the same clusters meanwhile, what it wrote is copied and its clusters
+    are freed.
+    """
+    s = state(bs)
+    if m.nb_clusters == 0:
+        return 0
+    start_sect = (m.offset & -s.cluster_size) >> 9
+    if m.n_start:
+        ret = copy_sectors(bs, start_sect, m.cluster_offset, 0, m.n_start)
+        if ret < 0:
+            return ret
+    last = m.nb_available & (s.cluster_sectors - 1)
+    if last:
+        end = m.nb_available - last
+        ret = copy_sectors(bs, start_sect + end, m.cluster_offset + (end << 9), last, s.cluster_sectors)
+        if ret < 0:
+            return ret
+    ret, l2_table, l2_offset, l2_index = get_cluster_table(bs, m.offset)
+    if ret < 0:
+        return ret
+    first = m.cluster_offset | QCOW_OFLAG_COPIED
+    place = slice(l2_index, l2_index + m.nb_clusters)
+    old = l2_table[place]
+    l2_table[place] = array("Q", range(first, first + m.nb_clusters * s.cluster_size, s.cluster_size))
+    if write_l2_entries(s, l2_table, l2_offset, l2_index, m.nb_clusters) < 0:
+        l2_table[place] = old
+        return -errno.EIO
+    for entry in old:
+        if entry:
+            qcow2_free_any_clusters(bs, entry & ~QCOW_OFLAG_COPIED, 1)
+    return 0
+
+
+@traced
+def qcow2_alloc_cluster_offset(
+    bs: BlockDriverState, offset: int, n_start: int, n_end: int, m: QCowL2Meta
+) -> tuple[int, int]:
+    """Where to write the guest's bytes at `offset`, allocating clusters unless they are ours alone.
+
+    Parameters
+    ----------
+    bs : BlockDriverState
+    offset : int
+        The guest's, in bytes.
+    n_start, n_end : int
+        Sectors, from the beginning of the first cluster, where the write begins and ends.
+    m : QCowL2Meta
+        Filled in. ``nb_clusters`` is 0 if nothing was allocated: then either ``depends_on`` is another
+        write, allocating the same clusters, to wait for; or the clusters were there.
+
+    Returns
+    -------
+    ret : int
+        0 or -errno.
+    num : int
+        Sectors, of those wanted, that can be written there in a row.
+    """
+    s = state(bs)
+    ret, l2_table, _, l2_index = get_cluster_table(bs, offset)
+    if ret < 0:
+        return ret, 0
+    nb_clusters = min(size_to_clusters(s, n_end << 9), s.l2_size - l2_index)
+    rest = memoryview(l2_table)[l2_index:]
+    cluster_offset = rest[0]
+    if cluster_offset & QCOW_OFLAG_COPIED:
+        nb_clusters = count_contiguous_clusters(nb_clusters, s.cluster_size, rest, 0, 0)
+        cluster_offset &= ~QCOW_OFLAG_COPIED
+        m.nb_clusters = 0
+        m.depends_on = None
+        if holds_metadata(s, cluster_offset, nb_clusters):
+            return -errno.EIO, 0
+    else:
+        nb_clusters = _unfinished(s, offset, _to_allocate(s, rest, nb_clusters), m)
+        if nb_clusters == 0:
+            m.nb_clusters = 0
+            return 0, 0
+        m.next_in_flight = s.cluster_allocs
+        s.cluster_allocs = m
+        cluster_offset = qcow2_alloc_clusters(bs, nb_clusters * s.cluster_size)
+        if cluster_offset < 0:
+            remove_in_flight(s, m)
+            m.nb_clusters = 0
+            return cluster_offset, 0
+        m.offset = offset
+        m.n_start = n_start
+        m.nb_clusters = nb_clusters
+    m.nb_available = min(nb_clusters << (s.cluster_bits - 9), n_end)
+    m.cluster_offset = cluster_offset
+    return 0, m.nb_available - n_start
+
+
+def _to_allocate(s: BDRVQcowState, rest: memoryview, nb_clusters: int) -> int:
+    """How many clusters in a row one allocation can replace: a compressed one, or free and shared ones."""
+    if rest[0] & QCOW_OFLAG_COMPRESSED:
+        nb_clusters = 1
+    i = 0
+    while i < nb_clusters:
+        i += count_contiguous_clusters(nb_clusters - i, s.cluster_size, rest, i, 0)
+        if i >= nb_clusters or rest[i]:
+            break
+        i += count_contiguous_free_clusters(nb_clusters - i, rest[i:])
+        if i >= nb_clusters or rest[i] & (QCOW_OFLAG_COPIED | QCOW_OFLAG_COMPRESSED):
+            break
+    return i
+
+
+def _unfinished(s: BDRVQcowState, offset: int, nb_clusters: int, m: QCowL2Meta) -> int:
+    """How many clusters no other write is allocating; if 0, ``m.depends_on`` is the one that does."""
+    old = s.cluster_allocs
+    while old is not None:
+        end = offset + nb_clusters * s.cluster_size
+        if end >= old.offset and offset <= old.offset + old.nb_clusters * s.cluster_size:
+            nb_clusters = (old.offset - offset) >> s.cluster_bits if offset < old.offset else 0
+            if nb_clusters == 0:
+                m.depends_on = old
+                break
+        old = old.next_in_flight
+    return nb_clusters
+
+
+def remove_in_flight(s: BDRVQcowState, m: QCowL2Meta) -> None:
+    """Take an allocation off the list: C's ``QLIST_REMOVE(m, next_in_flight)``."""
+    before: QCowL2Meta | None = None
+    at = s.cluster_allocs
+    while at is not None and at is not m:
+        before, at = at, at.next_in_flight
+    if at is None:
+        return
+    if before is None:
+        s.cluster_allocs = m.next_in_flight
+    else:
+        before.next_in_flight = m.next_in_flight
+    m.next_in_flight = None
+
+
+@traced
+def decompress_buffer(out_buf: bytearray, out_buf_size: int, buf: memoryview, buf_size: int) -> int:
+    """Inflate one cluster: raw deflate, window of 12 bits; 0, or -1 if it is not exactly that much."""
+    try:
+        out = zlib.decompressobj(-12).decompress(buf[:buf_size], out_buf_size)
+    except zlib.error:
+        return -1
+    if len(out) != out_buf_size:
+        return -1
+    out_buf[:] = out
+    return 0
+
+
+@traced
+def qcow2_decompress_cluster(s: BDRVQcowState, cluster_offset: int) -> int:
+    """Have the compressed cluster of this L2 entry in ``s.cluster_cache``; 0 or -1."""
+    coffset = cluster_offset & s.cluster_offset_mask
+    if s.cluster_cache_offset == coffset:
+        return 0
+    assert s.cluster_data is not None and s.cluster_cache is not None
+    nb_csectors = ((cluster_offset >> s.csize_shift) & s.csize_mask) + 1
+    within = coffset & 511
+    data = memoryview(s.cluster_data)
+    if bdrv_read(file_of(s), coffset >> 9, data[: nb_csectors * 512], nb_csectors) < 0:
+        return -1
+    if decompress_buffer(s.cluster_cache, s.cluster_size, data[within:], nb_csectors * 512 - within) < 0:
+        s.cluster_cache_offset = (1 << 64) - 1
+        return -1
+    s.cluster_cache_offset = coffset
+    return 0
