@@ -5,14 +5,15 @@
 
 The generated function is, for ``def f(a, b)``::
 
-    event = (fid, thread.n, clock(), a if type(a) in ATOMS else encode(a), ...)
+    number = thread.n
+    event = (fid, number, clock(), a if type(a) in ATOMS else encode(a), ...)
     try:
         append(event)
         result = call(a, b)
     except BaseException as error:
-        append(("x", thread.n, clock(), fid, *about(error)))
+        append(("x", number, clock(), fid, *about(error)))
         raise
-    append((~fid, thread.n, clock(), result if type(result) in ATOMS else encode(result)))
+    append((~fid, number, clock(), result if type(result) in ATOMS else encode(result)))
     return result
 
 Its helpers are constants of the code object: neither the module's globals nor the signature show them.
@@ -22,6 +23,8 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
+import warnings
 from types import CodeType, FunctionType
 from typing import Any
 
@@ -30,7 +33,6 @@ from tracer.session import Session
 from tracer.values import ATOMS
 
 _MARK = "\0studykvm "
-_HELPERS = ("append", "thread", "clock", "encode", "kind", "atoms", "about", "drive", "call", "fid", "rid")
 
 
 def recording_code(fid: int, code: CodeType, original: FunctionType, session: Session) -> CodeType:
@@ -80,7 +82,10 @@ def _parameter_count(code: CodeType) -> int:
 def _template(
     names: tuple[str, ...], argcount: int, posonly: int, kwonly: int, flags: int, freevars: tuple[str, ...]
 ) -> CodeType:
-    """Compile the recording code of one shape, with marked strings in place of the helpers."""
+    """Compile the recording code of one shape, with a marked string in place of each helper.
+
+    In the source below, ``@name`` is a helper and ``$name`` a variable that no parameter is called.
+    """
     prefix = "_t"
     while any(name.startswith(prefix) for name in (*names, *freevars)):
         prefix += "_"
@@ -93,41 +98,40 @@ def _template(
     signature += [*keywords, *([double] if double else [])]
     passed = [*names[:argcount], *([star] if star else []), *(f"{k}={k}" for k in keywords)]
     passed += [double] if double else []
-    recorded = "".join(f", {n} if $kind({n}) in $atoms else $encode({n})" for n in names)
-    call = f"$call({', '.join(passed)})"
-    body = [f"${helper} = {_MARK + helper!r}" for helper in _HELPERS]
-    body += [f"$event = ($fid, $thread.n, $clock(){recorded})"]
+    recorded = "".join(f", {n} if @kind({n}) in @atoms else @encode({n})" for n in names)
+    call = f"@call({', '.join(passed)})"
+    body = ["$number = @thread.n", f"$event = (@fid, $number, @clock(){recorded})"]
     if flags & inspect.CO_ASYNC_GENERATOR:
         body += [
-            "$append($event)",
-            f"$drive = $drive({call})",
-            "$step = $drive.step($drive.inner.asend(None))",
+            "@append($event)",
+            f"$steps = @drive({call})",
+            "$step = $steps.step($steps.inner.asend(None))",
             "while True:",
             "    try:",
             "        $value = await $step",
             "    except StopAsyncIteration:",
             "        return",
             "    try:",
-            "        $step = $drive.send((yield $value))",
+            "        $step = $steps.send((yield $value))",
             "    except GeneratorExit as $error:",
-            "        await $drive.close($error)",
+            "        await $steps.close($error)",
             "        raise",
             "    except BaseException as $error:",
-            "        $step = $drive.throw($error)",
+            "        $step = $steps.throw($error)",
         ]
     elif flags & inspect.CO_COROUTINE:
-        body += ["$append($event)", f"return await $drive({call})"]
+        body += ["@append($event)", f"return await @drive({call})"]
     elif flags & inspect.CO_GENERATOR:
-        body += ["$append($event)", f"return (yield from $drive({call}))"]
+        body += ["@append($event)", f"return (yield from @drive({call}))"]
     else:
         body += [
             "try:",
-            "    $append($event)",
+            "    @append($event)",
             f"    $result = {call}",
             "except BaseException as $error:",
-            "    $append(('x', $thread.n, $clock(), $fid, *$about($error)))",
+            "    @append(('x', $number, @clock(), @fid, *@about($error)))",
             "    raise",
-            "$append(($rid, $thread.n, $clock(), $result if $kind($result) in $atoms else $encode($result)))",
+            "@append((@rid, $number, @clock(), $result if @kind($result) in @atoms else @encode($result)))",
             "return $result",
         ]
     # named, never run: so the code has the closure variables of the original
@@ -137,8 +141,11 @@ def _template(
     lines += [f"    {name} = None" for name in freevars]
     lines += [f"    {definition} inner({', '.join(signature)}):"]
     lines += [f"        {line}" for line in body]
-    source = "\n".join(lines).replace("$", prefix)
-    module = compile(source, "<tracer>", "exec", dont_inherit=True)
+    source = re.sub(r"@(\w+)", lambda helper: repr(_MARK + helper[1]), "\n".join(lines).replace("$", prefix))
+    with warnings.catch_warnings():
+        # a string is called: until it is replaced
+        warnings.simplefilter("ignore", SyntaxWarning)
+        module = compile(source, "<tracer>", "exec", dont_inherit=True)
     return _inner(_inner(module))
 
 

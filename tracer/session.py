@@ -23,7 +23,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable
-from time import perf_counter_ns
+from time import monotonic_ns
 from typing import Any
 
 from tracer.structs import NAMES, Struct, StructType, install_hooks, remove_hooks
@@ -58,8 +58,8 @@ class Session:
         self.events: list[Event] = []
         self.append = self.events.append
         self.thread = _ThreadNumber(itertools.count())
-        self.clock = perf_counter_ns
-        self.encode: Callable[[Any], Value] = make_encoder(self._reference)
+        self.clock = monotonic_ns
+        self.encode: Callable[[Any], Value] = make_encoder(StructType, self.serial, self._announce, NAMES)
         self.active = True
         self.tokens = itertools.count(1)
         self._building: set[int] = set()
@@ -83,35 +83,19 @@ class Session:
                     obj.__init__(*args, **kwargs)
                 finally:
                     building.discard(id(obj))
-                self._reference(obj, cls)
+                encode(obj)
             return obj
 
         def write(self_: Any, name: str, value: Any) -> None:
-            kind = type(self_)
-            if id(self_) in building or name not in kind.__struct_fields__:
+            if id(self_) in building or name not in type(self_).__struct_fields__:
                 plain_write(self_, name, value)
                 return
-            ref = self._reference(self_, kind)
+            ref = encode(self_)
             old = encode(self_.__dict__.get(name))
             plain_write(self_, name, value)
             append(("w", thread.n, clock(), object_id(ref), name, old, encode(value)))
 
         install_hooks(create, write)
-
-    def _reference(self, obj: Any, kind: type) -> Any:
-        if isinstance(kind, StructType):
-            try:
-                serial, ref = obj._trace_ref
-                if serial == self.serial:
-                    return ref
-            except AttributeError:
-                pass
-            return self._announce(obj)
-        if NAMES:
-            found = NAMES.get(id(obj))
-            if found is not None:
-                return ("&", found[1])
-        return None
 
     def _announce(self, obj: Struct) -> Value:
         """Give a structure its id in this session and record its fields."""
@@ -149,7 +133,7 @@ class Session:
 
     def freed(self, obj: Struct) -> None:
         """Record that a structure was freed."""
-        ref = self._reference(obj, type(obj))
+        ref = self.encode(obj)
         self.append(("f", self.thread.n, self.clock(), object_id(ref)))
 
     def end(self) -> None:

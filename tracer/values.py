@@ -1,6 +1,6 @@
 """Values as events hold them: short, plain, and without a reference to the program's objects.
 
-- `make_encoder(reference)`: the function that turns any object into an encoded value.
+- `make_encoder(...)`: the function that turns any object into an encoded value.
 - `show(value)`: an encoded value as text, in the notation of a C programmer; `escape(text)`: its strings.
 
 Encoded values, all of them plain data that msgpack can hold::
@@ -29,6 +29,7 @@ Value: TypeAlias = Any
 STR_LIMIT: Final = 200
 ITEM_LIMIT: Final = 8
 DEPTH_LIMIT: Final = 3
+BUFFER_SIZES: Final = 4096
 ATOMS: Final = frozenset({int, bool, float, type(None)})
 """Types whose objects are their own encoding; a str is one too, when it is short."""
 
@@ -36,36 +37,65 @@ type_name: Callable[[type], str] = type.__dict__["__name__"].__get__
 _BUILTIN_FUNCTIONS = frozenset({BuiltinFunctionType, type(str.join), type(object().__str__)})
 
 
-def make_encoder(reference: Callable[[Any, type], Value | None]) -> Callable[[Any], Value]:
+def make_encoder(
+    struct_type: type, serial: int, announce: Callable[[Any], Value], names: dict[int, tuple[Any, str]]
+) -> Callable[[Any], Value]:
     """Return the encoding function of one recording.
 
     Parameters
     ----------
-    reference
-        Called as ``reference(object, type)`` for objects that are no plain data; gives the encoded
-        reference of a structure or a named object, or None.
+    struct_type
+        Metaclass of structures; one that this recording knows has ``_trace_ref = (serial, encoded value)``.
+    serial
+        Number of the recording.
+    announce
+        Makes a structure known; gives its encoded value.
+    names
+        Other objects that have a name: id -> (weak reference, name).
 
     Examples
     --------
-    >>> encode = make_encoder(lambda obj, kind: None)
+    >>> encode = make_encoder(type("Marker", (type,), {}), 1, lambda obj: None, {})
     >>> encode(bytearray(512)), encode(("a", 1)), encode(object())
     (('b', 'bytearray[512]'), ('(', 'a', 1), ('?', 'object'))
     """
+    buffers: dict[type, dict[int, Value]] = {bytes: {}, bytearray: {}, memoryview: {}}
 
     def encode(value: Any, depth: int = 0) -> Value:
         kind = type(value)
         if kind is str:
             return value if len(value) <= STR_LIMIT else value[: STR_LIMIT - 1] + "…"
+        if isinstance(kind, struct_type):
+            try:
+                known, ref = value._trace_ref
+                if known == serial:
+                    return ref
+            except AttributeError:
+                pass
+            return announce(value)
         if kind in ATOMS:
             return value
+        if kind in buffers:
+            return _buffer(value, kind)
         if kind is tuple or kind is list or kind is dict:
             return _container(value, kind, depth)
-        if kind is bytes or kind is bytearray:
-            return ("b", f"{type_name(kind)}[{len(value)}]")
-        found = reference(value, kind)
-        if found is not None:
-            return found
+        if names and id(value) in names:
+            return ("&", names[id(value)][1])
         return _plain(value, kind)
+
+    def _buffer(value: Any, kind: type) -> Value:
+        try:
+            size = value.nbytes if kind is memoryview else len(value)
+        except ValueError:
+            return ("b", "memoryview[released]")
+        known = buffers[kind]
+        found = known.get(size)
+        if found is None:
+            found = ("b", f"{type_name(kind)}[{size}]")
+            # sizes repeat: one tuple for all of them spares time and memory
+            if len(known) < BUFFER_SIZES:
+                known[size] = found
+        return found
 
     def _container(value: Any, kind: type, depth: int) -> Value:
         size = len(value)
@@ -88,11 +118,6 @@ def _plain(value: Any, kind: type) -> Value:
         return ("&", value.__name__ if traced is None else traced.name)
     if kind in _BUILTIN_FUNCTIONS:
         return ("&", value.__name__)
-    if kind is memoryview:
-        try:
-            return ("b", f"memoryview[{value.nbytes}]")
-        except ValueError:
-            return ("b", "memoryview[released]")
     # a subclass's data, by the base's own methods
     if issubclass_exact(kind, int):
         return int.__pos__(value)
