@@ -57,7 +57,9 @@ class Dot:
     }
     """
 
-    def __init__(self, graph: Attributes, node: Attributes | None = None, edge: Attributes | None = None) -> None:
+    def __init__(
+        self, graph: Attributes, node: Attributes | None = None, edge: Attributes | None = None
+    ) -> None:
         self.graph = dict(graph)
         self._defaults = {"node": node or {}, "edge": edge or {}}
         self._clusters: dict[str, tuple[Attributes, list[str]]] = {}
@@ -81,7 +83,9 @@ class Dot:
     def text(self) -> str:
         """Return the graph as DOT."""
         lines = ["digraph {", f"  graph{_list(self.graph)};"]
-        lines += [f"  {kind}{_list(attributes)};" for kind, attributes in self._defaults.items() if attributes]
+        lines += [
+            f"  {kind}{_list(attributes)};" for kind, attributes in self._defaults.items() if attributes
+        ]
         for name, (attributes, nodes) in self._clusters.items():
             if nodes:
                 lines += [f"  subgraph {quote('cluster_' + name)} {{", f"    graph{_list(attributes)};"]

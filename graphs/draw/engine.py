@@ -80,7 +80,9 @@ def _graphviz() -> Any:
         settings = Path(folder, "fonts.conf")
         settings.write_text(
             '<?xml version="1.0"?><!DOCTYPE fontconfig SYSTEM "fonts.dtd">'
-            f"<fontconfig><dir>{escape(str(fonts))}</dir><cachedir>{folder}</cachedir></fontconfig>",
+            f"<fontconfig><dir>{escape(str(fonts))}</dir><cachedir>{folder}</cachedir>"
+            # Pango rounds the places of letters of hinted fonts, which looks bad when scaled.
+            '<match target="font"><edit name="hinting"><bool>false</bool></edit></match></fontconfig>',
             encoding="utf-8",
         )
         os.environ["FONTCONFIG_FILE"] = str(settings)

@@ -1,0 +1,308 @@
+"""A call graph as a page: boxes in the colours of their files, arrows, a legend; small enough to read.
+
+- `Picture`: `Box`es and `Arrow`s, whatever they come from; `kinds` name the styles of arrows.
+- `to_dot(picture, limit) -> str`: condensed to about `limit` boxes, in the orientation that fits a page best.
+
+Condensing keeps every name: it moves small ones into the boxes of their callers.
+
+1. Functions with the very same callers and callees become one box, "cow_probe and 9 more".
+2. Functions that call nothing and have many callers are listed inside the boxes of these callers.
+3. As long as there are too many boxes, those that call nothing go into their callers' boxes, the farthest from
+   the start first.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from graphs.draw.dot import Dot, Markup, html
+from graphs.draw.engine import FONT, size
+
+_TWINS = 3
+_HELPER_CALLERS = 3
+_LISTED = 6
+_PAGE = 1.414
+
+# Fill and line of each file, most important first: soft fills, lines dark enough to follow.
+_COLOURS = [
+    ("#dbeafe", "#1d4ed8"), ("#dcfce7", "#15803d"), ("#ffedd5", "#c2410c"), ("#f3e8ff", "#7e22ce"),
+    ("#fee2e2", "#b91c1c"), ("#ccfbf1", "#0f766e"), ("#fef9c3", "#a16207"), ("#fce7f3", "#be185d"),
+    ("#e0e7ff", "#4338ca"), ("#ecfccb", "#4d7c0f"),
+]  # fmt: skip
+_PLAIN = ("#f1f5f9", "#475569")
+_INK, _FAINT = "#0f172a", "#64748b"
+
+
+@dataclass(frozen=True)
+class Box:
+    """A function.
+
+    Attributes
+    ----------
+    name : str
+        Shown in bold.
+    group : str
+        Its C file; boxes of one group share a frame and a colour.
+    weight : int
+        How often it was called; 0 shows nothing.
+    tooltip : str
+        Shown by a browser that rests on the box.
+    twins : tuple of str
+        Functions that the box stands for besides `name`.
+    also : tuple of str
+        Functions folded into the box, which it calls.
+    """
+
+    name: str
+    group: str
+    weight: int = 0
+    tooltip: str = ""
+    twins: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """The name, and how many more it stands for."""
+        return f"{self.name} and {len(self.twins)} more" if self.twins else self.name
+
+
+@dataclass(frozen=True)
+class Arrow:
+    """A call from one function to another, `kind` one of the picture's kinds."""
+
+    weight: int = 1
+    tooltip: str = ""
+    kind: str = ""
+
+
+@dataclass
+class Picture:
+    """What to draw.
+
+    Attributes
+    ----------
+    title : str
+        First line of the legend.
+    boxes : dict of key to Box
+        Keys are any strings that are not shown.
+    arrows : dict of (key, key) to Arrow
+        From caller to callee.
+    kinds : dict of str to (style, colour)
+        Arrow kinds other than the plain one, in Graphviz's words; each gets a line in the legend.
+    """
+
+    title: str
+    boxes: dict[str, Box] = field(default_factory=dict)
+    arrows: dict[tuple[str, str], Arrow] = field(default_factory=dict)
+    kinds: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+
+def to_dot(picture: Picture, limit: int = 60) -> str:
+    """Condense a picture to at most about `limit` boxes and write it as DOT.
+
+    A layout takes a few hundredths of a second: several are tried, and the one nearest to the shape of a page
+    wins; fewer boxes must gain a better shape.
+    """
+    total = len(picture.boxes)
+    best, least = "", math.inf
+    for share in (1, 0.8, 0.6):
+        small = condense(picture, int(limit * share))
+        for direction in ("LR", "TB"):
+            for ranking in ("false", "true"):
+                dot = _dot(small, total, direction, ranking)
+                cost = _off_page(dot) + (1 - share)
+                if cost < least:
+                    best, least = dot, cost
+    return best
+
+
+def _off_page(dot: str) -> float:
+    width, height = size(dot)
+    return abs(math.log(max(width, 1) / max(height, 1) / _PAGE))
+
+
+def condense(picture: Picture, limit: int) -> Picture:
+    """Return a picture of about `limit` boxes; see the module's docstring.
+
+    >>> boxes = {key: Box(key, "a.c") for key in ("main", "x1", "x2", "x3")}
+    >>> small = condense(Picture("", boxes, {("main", key): Arrow() for key in ("x1", "x2", "x3")}), 9)
+    >>> [box.title for box in small.boxes.values()]
+    ['main', 'x1 and 2 more']
+    """
+    result = _join_twins(picture)
+    callers, callees = _neighbours(result)
+    helpers = [key for key in result.boxes if not callees[key] and len(callers[key]) >= _HELPER_CALLERS]
+    if len(result.boxes) > limit // 2:
+        result = _fold(result, helpers)
+    while len(result.boxes) > limit:
+        callers, callees = _neighbours(result)
+        distance = _distances(result)
+        leaves = [key for key in result.boxes if not (callees[key] - {key}) and callers[key] - {key}]
+        if not leaves:
+            break
+        leaves.sort(key=lambda key: (-distance[key], result.boxes[key].weight))
+        result = _fold(result, leaves[: max(1, (len(result.boxes) - limit + 1) // 2)])
+    return result
+
+
+def _neighbours(picture: Picture) -> tuple[dict[str, set[str]], dict[str, set[str]]]:
+    callers: dict[str, set[str]] = defaultdict(set)
+    callees: dict[str, set[str]] = defaultdict(set)
+    for tail, head in picture.arrows:
+        callers[head].add(tail)
+        callees[tail].add(head)
+    return callers, callees
+
+
+def _distances(picture: Picture) -> dict[str, int]:
+    """Return how far each box is from those that nothing calls."""
+    callers, callees = _neighbours(picture)
+    distance = {key: 0 for key in picture.boxes if not callers[key] - {key}}
+    frontier = list(distance)
+    while frontier:
+        key = frontier.pop(0)
+        for head in callees[key]:
+            if head not in distance:
+                distance[head] = distance[key] + 1
+                frontier.append(head)
+    return defaultdict(int, distance)
+
+
+def _join_twins(picture: Picture) -> Picture:
+    callers, callees = _neighbours(picture)
+    families: dict[tuple[frozenset[str], frozenset[str]], list[str]] = defaultdict(list)
+    for key in picture.boxes:
+        families[frozenset(callers[key]), frozenset(callees[key])].append(key)
+    gone: dict[str, str] = {}
+    boxes = dict(picture.boxes)
+    for family in families.values():
+        if len(family) >= _TWINS:
+            boxes[family[0]] = _joined([picture.boxes[key] for key in family])
+            gone |= dict.fromkeys(family[1:], family[0])
+    arrows: dict[tuple[str, str], Arrow] = {}
+    for (tail, head), arrow in picture.arrows.items():
+        ends = gone.get(tail, tail), gone.get(head, head)
+        known = arrows.get(ends)
+        arrows[ends] = replace(known, weight=known.weight + arrow.weight) if known else arrow
+    return replace(picture, boxes={key: box for key, box in boxes.items() if key not in gone}, arrows=arrows)
+
+
+def _joined(family: list[Box]) -> Box:
+    first, groups = family[0], {box.group for box in family}
+    return Box(
+        first.name,
+        first.group if len(groups) == 1 else "",
+        sum(box.weight for box in family),
+        "\n".join(f"{box.name} ({box.group})" for box in family),
+        tuple(box.name for box in family[1:]),
+    )
+
+
+def _fold(picture: Picture, keys: Iterable[str]) -> Picture:
+    """List boxes that call nothing inside the boxes of their callers."""
+    gone = set(keys)
+    also: dict[str, list[str]] = defaultdict(list)
+    for tail, head in picture.arrows:
+        if head in gone and tail not in gone:
+            box = picture.boxes[head]
+            also[tail] += [box.name, *box.twins, *box.also]
+    boxes = {
+        key: replace(box, also=tuple(dict.fromkeys((*box.also, *also[key]))))
+        for key, box in picture.boxes.items()
+        if key not in gone
+    }
+    arrows = {ends: arrow for ends, arrow in picture.arrows.items() if not gone & set(ends)}
+    return replace(picture, boxes=boxes, arrows=arrows)
+
+
+def _dot(picture: Picture, total: int, direction: str, ranking: str) -> str:
+    colours = _colours(picture)
+    heaviest = max((arrow.weight for arrow in picture.arrows.values()), default=1)
+    dot = Dot(
+        {
+            "rankdir": direction, "newrank": ranking, "fontname": FONT, "fontsize": 11, "fontcolor": _INK, "labelloc": "b",
+            "labeljust": "l", "nodesep": 0.14, "ranksep": 0.45 if direction == "TB" else 0.6, "pad": 0.3,
+            "bgcolor": "white", "label": _legend(picture, total), "tooltip": picture.title,
+        },
+        {
+            "shape": "box", "style": "filled,rounded", "fontname": FONT, "fontsize": 11, "height": 0.2,
+            "margin": "0.09,0.045", "fontcolor": _INK, "penwidth": 1,
+        },
+        {"arrowsize": 0.6, "fontname": FONT, "fontsize": 9, "fontcolor": _FAINT},
+    )  # fmt: skip
+    for group, (fill, line) in colours.items():
+        if group:
+            dot.cluster(
+                group,
+                {
+                    "label": group, "style": "filled,rounded", "fillcolor": fill + "70", "color": line + "60",
+                    "fontcolor": line, "fontname": f"{FONT} Bold", "fontsize": 12, "labelloc": "t",
+                    "labeljust": "l", "margin": 9, "tooltip": group,
+                },
+            )  # fmt: skip
+    for key, box in picture.boxes.items():
+        fill, line = colours.get(box.group, _PLAIN)
+        look = {"label": _label(box), "fillcolor": "white", "color": line, "tooltip": box.tooltip or box.name}
+        dot.node(key, look, box.group or None)
+    for (tail, head), arrow in picture.arrows.items():
+        style, colour = picture.kinds.get(
+            arrow.kind, ("solid", colours.get(picture.boxes[tail].group, _PLAIN)[1])
+        )
+        width = 0.8 + 2.0 * math.log1p(arrow.weight - 1) / math.log1p(max(heaviest, 20))
+        look = {"color": colour + "b0", "style": style, "penwidth": f"{width:.2f}"}
+        if arrow.weight > 1:
+            look["xlabel"] = f"×{arrow.weight:,}"
+        dot.edge(tail, head, look | {"tooltip": arrow.tooltip or f"{arrow.weight} calls"})
+    return dot.text()
+
+
+def _colours(picture: Picture) -> dict[str, tuple[str, str]]:
+    """Give each file a colour; the files with most functions come first."""
+    count: dict[str, int] = defaultdict(int)
+    for box in picture.boxes.values():
+        count[box.group] += 1
+    ranked = sorted((group for group in count if group), key=lambda group: (-count[group], group))
+    colours = [*_COLOURS[: len(ranked)], *[_PLAIN] * (len(ranked) - len(_COLOURS))]
+    return dict(zip(ranked, colours, strict=True))
+
+
+def _label(box: Box) -> Markup:
+    times = f' <font color="{_FAINT}" point-size="9">×{box.weight:,}</font>' if box.weight > 1 else ""
+    rows = [f"<b>{html(box.title)}</b>{times}"]
+    rows += [
+        f'<font color="{_FAINT}" point-size="8.5">{html(row)}</font>'
+        for row in _small_print(box.twins + box.also)
+    ]
+    return Markup('<br align="left"/>'.join(rows) + ('<br align="left"/>' if len(rows) > 1 else ""))
+
+
+def _small_print(names: tuple[str, ...], width: int = 34) -> list[str]:
+    """Wrap names to lines; say how many there are beyond the first few.
+
+    >>> _small_print(("a", "b", "c", "d", "e", "f", "g", "h"))
+    ['a, b, c, d, e, f', 'and 2 more']
+    """
+    lines = [""]
+    for name in names[:_LISTED]:
+        if lines[-1] and len(lines[-1]) + len(name) + 2 > width:
+            lines.append("")
+        lines[-1] += f", {name}" if lines[-1] else name
+    if len(names) > _LISTED:
+        lines.append(f"and {len(names) - _LISTED} more")
+    return lines if names else []
+
+
+def _legend(picture: Picture, total: int) -> Markup:
+    shown = len(picture.boxes)
+    rows = [
+        f"<b>{html(picture.title)}</b>",
+        f"{total:,} functions" + (f" in {shown:,} boxes" if shown < total else ""),
+        "box: a function, ×n the times it was called, in small print what it also calls; "
+        "frame: its C file; arrow: calls, thicker the oftener",
+    ]
+    rows += [
+        f'<font color="{colour}">{html(style)} arrow</font>: {html(kind)}'
+        for kind, (style, colour) in picture.kinds.items()
+    ]
+    return Markup('<br align="left"/>'.join(["", *rows]) + '<br align="left"/>')
