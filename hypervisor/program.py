@@ -25,6 +25,8 @@ from hypervisor.errors import HypervisorError
 Hook: TypeAlias = Callable[[], None]
 
 PROGRAMS = ("qemu-img", "qemu-io", "qemu-system-x86_64")
+RECURSION_LIMIT = 20_000
+"""Enough to read through the longest chain of backing files, each of which costs some ten frames."""
 
 _TOOL = ("hypervisor.qemu_tool",)
 _SYSTEM = ("hypervisor.async_", "hypervisor.vl", "hypervisor.monitor", "hypervisor.qemu_tool")
@@ -96,6 +98,8 @@ def program(name: str) -> Iterator[None]:
     if _current is not None:
         raise HypervisorError(f"{_current} is still running: end it before starting {name}")
     _current = name
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(limit, RECURSION_LIMIT))
     try:
         _load(name)
         yield
@@ -104,6 +108,7 @@ def program(name: str) -> Iterator[None]:
             for hook in reversed(_exits):
                 hook()
         finally:
+            sys.setrecursionlimit(limit)
             _current = None
 
 
