@@ -4,9 +4,9 @@ Everything that the header, the L1 and L2 tables, the snapshots and the refcount
 and compared with the counts in the image; differences are told on stderr in 0.12.4's words.
 
 - `qcow2_check_refcounts(bs)` -> `check_refcounts_l1` -> `check_refcounts_l2` -> `inc_refcounts`
-- `check_result(bs)`: the same with leaked clusters and corruptions apart, as later versions tell them
+- `CheckResult`: leaked clusters and corruptions apart, as later versions tell them
 
-0.12.4 forgets what it finds wrong in snapshots, and calls leaked clusters errors like any other.
+0.12.4 forgets what it finds wrong in snapshots, and says ERROR of leaked clusters as of any other.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from __future__ import annotations
 import errno
 import sys
 from collections import Counter
-from typing import NamedTuple
 
 from hypervisor.block import bdrv_getlength, bdrv_pread
 from hypervisor.block.qcow2_format import MAX_L1_BYTES, QCOW_OFLAG_COMPRESSED, QCOW_OFLAG_COPIED, words
 from hypervisor.block.qcow2_refcount import get_refcount
 from hypervisor.block.qcow2_state import (
     NO_OFFSET,
+    BDRVQcowState,
+    CheckResult,
     compressed_range,
     file_of,
     refcounts_of,
@@ -31,14 +32,6 @@ from hypervisor.block_int import BlockDriverState
 from tracer import traced
 
 C_FILE = "block/qcow2-refcount.c"
-
-
-class CheckResult(NamedTuple):
-    """What a check found, in clusters; `error` is 0 or the -errno that ended it early."""
-
-    corruptions: int = 0
-    leaks: int = 0
-    error: int = 0
 
 
 def _tell(text: str) -> int:
@@ -153,14 +146,16 @@ def check_refcounts_l1(
 
 @traced
 def qcow2_check_refcounts(bs: BlockDriverState) -> int:
-    """Compare all counts of an image with what it uses; the number of errors, or -errno."""
-    result = check_result(bs)
+    """Compare all counts of an image with what it uses; the number of errors, or -errno.
+
+    ``bs.opaque._check`` has leaked clusters, which are only lost space, and corruptions apart.
+    """
+    s = state(bs)
+    s._check = result = _check(bs, s)
     return result.error or result.corruptions + result.leaks
 
 
-def check_result(bs: BlockDriverState) -> CheckResult:
-    """Check an image, telling corruptions from leaked clusters, which are only lost space."""
-    s = state(bs)
+def _check(bs: BlockDriverState, s: BDRVQcowState) -> CheckResult:
     size = bdrv_getlength(file_of(s))
     nb_clusters = size_to_clusters(s, size)
     used: Counter[int] = Counter()
@@ -189,9 +184,11 @@ def check_result(bs: BlockDriverState) -> CheckResult:
             if count < 0:
                 return CheckResult(errors, leaks, count)
             if count != used[cluster]:
-                _tell(f"ERROR cluster {cluster} refcount={count} reference={used[cluster]}")
-                if count > used[cluster]:
-                    leaks += 1
-                else:
-                    errors += 1
+                leaked = count > used[cluster]
+                _tell(
+                    f"{'Leaked' if leaked else 'ERROR'} cluster {cluster}"
+                    f" refcount={count} reference={used[cluster]}"
+                )
+                leaks += leaked
+                errors += not leaked
     return CheckResult(errors, leaks)

@@ -460,8 +460,10 @@ def qcow2_free_clusters(bs: BlockDriverState, offset: int, size: int) -> None:
     """Take 1 from the count of the clusters of `size` bytes; if that fails they are leaked."""
     ret = update_refcount(bs, offset, size, -1)
     if ret < 0:
+        s = state(bs)
+        s._free_error = ret
         complain(
-            state(bs)._filename,
+            s._filename,
             f"qcow2_free_clusters failed: {os.strerror(-ret)} ({size} bytes at {offset:#x}); check the image",
         )
 

@@ -71,8 +71,8 @@ def guarded(bs: BlockDriverState, operation: Callable[[], int]) -> int:
     Returns
     -------
     int
-        What `operation` returns, or the errno of a write of ours. After a failure the image, on disk and
-        in memory, is as before, but for leaked clusters.
+        What `operation` returns, or the errno of a write of ours. After a failure of `operation` the image,
+        on disk and in memory, is as before, but for leaked clusters.
     """
     s = state(bs)
     try:
@@ -91,8 +91,7 @@ def guarded(bs: BlockDriverState, operation: Callable[[], int]) -> int:
     if ret < 0:
         _adopt(s)
         return ret
-    _abandon(s)
-    return ret
+    return _abandon(s) or ret
 
 
 def header_bytes(s: BDRVQcowState, offset: int, data: bytes) -> bytes:
@@ -110,12 +109,12 @@ def is_reserved(s: BDRVQcowState, cluster: int) -> bool:
 
 def settle(s: BDRVQcowState, offset: int, data: bytes | bytearray | memoryview) -> None:
     """Have `data`, whole sectors, on the disk at `offset`; raises OSError."""
-    with mmap.mmap(-1, len(data)) as aligned:  # O_DIRECT wants its buffers at page boundaries
-        aligned[:] = bytes(data)
-        with memoryview(aligned) as view:
-            done = 0
-            while done < len(data):
-                done += os.pwritev(_fd(s), [view[done:]], offset + done)
+    view = _aligned(len(data))
+    view[:] = data
+    while view:
+        done = os.pwritev(_fd(s), [view], offset)
+        view = view[done:]
+        offset += done
 
 
 def settle_l2(s: BDRVQcowState, offset: int, old: int) -> int:
@@ -142,16 +141,21 @@ def _fd(s: BDRVQcowState) -> int:
     return fd
 
 
-def _fetch(s: BDRVQcowState, offset: int, length: int) -> bytes:
+def _fetch(s: BDRVQcowState, offset: int, length: int) -> memoryview:
     """`length` bytes at `offset`; zeros behind the end of the file."""
-    with mmap.mmap(-1, length) as aligned, memoryview(aligned) as view:
-        done = 0
-        while done < length:
-            got = os.preadv(_fd(s), [view[done:]], offset + done)
-            if not got:
-                break
-            done += got
-        return bytes(view)
+    view = _aligned(length)
+    done = 0
+    while done < length:
+        got = os.preadv(_fd(s), [view[done:]], offset + done)
+        if not got:
+            break
+        done += got
+    return view
+
+
+def _aligned(length: int) -> memoryview:
+    """Zeroed memory at a page boundary, as O_DIRECT wants it."""
+    return memoryview(mmap.mmap(-1, length))
 
 
 def _make(s: BDRVQcowState) -> Shadow:
@@ -232,15 +236,17 @@ def _final_header(s: BDRVQcowState) -> bytes:
     )
 
 
-def _abandon(s: BDRVQcowState) -> None:
-    """Give the copies' place back, unless something was allocated behind it."""
+def _abandon(s: BDRVQcowState) -> int:
+    """Give the copies' place back, unless something was allocated behind it; 0 or -errno."""
     shadow, s._shadow = s._shadow, None
     if shadow is None or max(s.free_cluster_index, s.refcount_table_offset >> s.cluster_bits) > shadow.start:
-        return
+        return 0
     try:
         os.ftruncate(_fd(s), shadow.file_size)
-    except OSError:
-        complain(s._filename, "the space of temporary copies at its end could not be given back")
+    except OSError as error:
+        complain(s._filename, f"is changed, but has unused space at its end now: {error.strerror}")
+        return -(error.errno or 5)
+    return 0
 
 
 def _adopt(s: BDRVQcowState) -> None:

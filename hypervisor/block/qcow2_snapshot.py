@@ -204,9 +204,10 @@ def qcow2_snapshot_create(bs: BlockDriverState, sn_info: QEMUSnapshotInfo) -> in
     Returns
     -------
     int
-        0; -ENOENT if the id is taken; -errno.
+        0; -ENOENT if the id is taken; -errno, also if all is done but freeing the old table.
     """
     s = state(bs)
+    s._free_error = 0
     if not sn_info.id_str:
         sn_info.id_str = find_new_snapshot_id(bs)
     if find_snapshot_by_id(bs, sn_info.id_str) >= 0:
@@ -238,7 +239,7 @@ def qcow2_snapshot_create(bs: BlockDriverState, sn_info: QEMUSnapshotInfo) -> in
         if ret < 0:
             s.snapshots = before
             s.nb_snapshots -= 1
-    return min(ret, 0)
+    return min(ret, 0) or s._free_error
 
 
 @traced
@@ -312,6 +313,7 @@ def qcow2_snapshot_delete(bs: BlockDriverState, snapshot_id: str) -> int:
 def _delete(bs: BlockDriverState, index: int) -> int:
     s = state(bs)
     assert s.snapshots is not None
+    s._free_error = 0
     sn = s.snapshots[index]
     ret = qcow2_update_snapshot_refcount(bs, sn.l1_table_offset, sn.l1_size, -1)
     if ret < 0:
@@ -322,7 +324,7 @@ def _delete(bs: BlockDriverState, index: int) -> int:
     qcow2_free_clusters(bs, sn.l1_table_offset, 8 * sn.l1_size)
     s.snapshots = s.snapshots[:index] + s.snapshots[index + 1 :]
     s.nb_snapshots -= 1
-    return qcow_write_snapshots(bs)
+    return qcow_write_snapshots(bs) or s._free_error
 
 
 @traced

@@ -12,7 +12,7 @@ threaded through the same fields here.
 from __future__ import annotations
 
 from array import array
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from hypervisor.block.qcow2_format import CONVERT, L2_CACHE_SIZE, QCOW_OFLAG_COMPRESSED, QCOW_OFLAG_COPIED
 from hypervisor.block_int import BlockDriverState
@@ -26,6 +26,14 @@ C_FILE = "block/qcow2.h"
 
 NO_OFFSET = (1 << 64) - 1
 """-1 as a uint64_t: no cluster is in the cache."""
+
+
+class CheckResult(NamedTuple):
+    """What a check found, in clusters; `error` is 0 or the -errno that ended it early."""
+
+    corruptions: int = 0
+    leaks: int = 0
+    error: int = 0
 
 
 class QCowSnapshot(Struct):
@@ -67,9 +75,9 @@ class BDRVQcowState(Struct):
 
     Notes
     -----
-    Fields with an underscore are ours: the image's version and name for messages, `guarded`'s copies, and the
-    clusters that hold tables. C makes ``cluster_data`` larger, for encryption. ``l1_size`` and
-    ``refcount_table_size`` count entries.
+    Fields with an underscore are ours: the image's version and name for messages, `guarded`'s copies, the
+    clusters that hold tables, the last failure to free some, and what the last check found. ``l1_size`` and
+    ``refcount_table_size`` count entries. C makes ``cluster_data`` larger, for encryption.
     """
 
     hd: BlockDriverState | None = None
@@ -109,6 +117,8 @@ class BDRVQcowState(Struct):
     _filename: str = ""
     _shadow: Shadow | None = None
     _metadata: set[int] | None = None
+    _free_error: int = 0
+    _check: CheckResult = CheckResult()
 
 
 class QCowCreateState(Struct):
