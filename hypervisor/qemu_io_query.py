@@ -108,6 +108,9 @@ def alloc_f(argc: int, argv: list[str]) -> int:
     while remaining > 0:
         # quirk: every turn asks about the same place, so a mixed range counts as its beginning.
         ret, num = bdrv_is_allocated(state.image, offset >> 9, nb_sectors)
+        if ret < 0:
+            complain(f"alloc failed: {cause(ret)}")
+            return 0
         if num <= 0:
             break
         remaining -= num

@@ -249,9 +249,10 @@ def bdrv_flush_all() -> None:
 def bdrv_is_allocated(bs: BlockDriverState, sector_num: int, nb_sectors: int) -> tuple[int, int]:
     """Whether a sector is in the image itself, and how many from it on, up to `nb_sectors`, are alike.
 
-    A driver without the function holds all its sectors.
+    A driver without the function holds all its sectors. Without a medium: -ENOMEDIUM, where C crashes.
     """
-    assert bs.drv is not None
+    if bs.drv is None:
+        return -errno.ENOMEDIUM, 0
     if bs.drv.bdrv_is_allocated is None:
         if sector_num >= bs.total_sectors:
             return 0, 0
