@@ -4,6 +4,8 @@
 - `of_calls(calls, title) -> Picture`: from a call table.
 """
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 _Edge = tuple[Name | None, Name, str]
 
 
-def of_tree(root: "Node", title: str) -> Picture:
+def of_tree(root: Node, title: str) -> Picture:
     """Draw the calls of a tree (see `tracer.passes.select`), first calls explained in tooltips."""
     return _picture(_tree_edges(root), title)
 
@@ -27,10 +29,10 @@ def of_calls(calls: CallTable, title: str) -> Picture:
     return _picture(_table_edges(calls), title)
 
 
-def _tree_edges(root: "Node") -> Iterable[_Edge]:
+def _tree_edges(root: Node) -> Iterable[_Edge]:
     from tracer.values import show
 
-    waiting = [(child, None) for child in reversed(root.children)]
+    waiting: list[tuple[Node, Name | None]] = [(child, None) for child in reversed(root.children)]
     while waiting:
         node, caller = waiting.pop()
         call = node.call

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 
 Attributes = Mapping[str, "str | int | float"]
 
+_NONE: Attributes = {}
+
 
 class Markup(str):
     """A label written in Graphviz's HTML-like language; it is not quoted again."""
@@ -75,10 +77,10 @@ class Dot:
         row = f"{quote(name)}{_list(attributes)};"
         (self._nodes if cluster is None else self._clusters[cluster][1]).append(row)
 
-    def edge(self, tail: str, head: str, attributes: Attributes | None = None, ports: str = "") -> None:
+    def edge(self, tail: str, head: str, attributes: Attributes = _NONE, ports: str = "") -> None:
         """Add an edge; `ports` is the part of the tail (a table cell) that it starts from."""
         port = f":{quote(ports)}:e" if ports else ""
-        self._edges.append(f"{quote(tail)}{port} -> {quote(head)}{_list(attributes or {})};")
+        self._edges.append(f"{quote(tail)}{port} -> {quote(head)}{_list(attributes)};")
 
     def text(self) -> str:
         """Return the graph as DOT."""

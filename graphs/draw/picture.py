@@ -7,8 +7,8 @@ Condensing keeps every name: it moves small ones into the boxes of their callers
 
 1. Functions with the very same callers and callees become one box, "cow_probe and 9 more".
 2. Functions that call nothing and have many callers are listed inside the boxes of these callers.
-3. As long as there are too many boxes, those that call nothing go into their callers' boxes, the farthest from
-   the start first.
+3. As long as there are too many boxes, those that call nothing go into their callers' boxes, the farthest
+   from the start first.
 """
 
 import math
@@ -221,9 +221,9 @@ def _dot(picture: Picture, total: int, direction: str, ranking: str) -> str:
     heaviest = max((arrow.weight for arrow in picture.arrows.values()), default=1)
     dot = Dot(
         {
-            "rankdir": direction, "newrank": ranking, "fontname": FONT, "fontsize": 11, "fontcolor": _INK, "labelloc": "b",
-            "labeljust": "l", "nodesep": 0.14, "ranksep": 0.45 if direction == "TB" else 0.6, "pad": 0.3,
-            "bgcolor": "white", "label": _legend(picture, total), "tooltip": picture.title,
+            "rankdir": direction, "newrank": ranking, "fontname": FONT, "fontsize": 11, "fontcolor": _INK,
+            "labelloc": "b", "labeljust": "l", "nodesep": 0.14, "ranksep": 0.45 if direction == "TB" else 0.6,
+            "pad": 0.3, "bgcolor": "white", "label": _legend(picture, total), "tooltip": picture.title,
         },
         {
             "shape": "box", "style": "filled,rounded", "fontname": FONT, "fontsize": 11, "height": 0.2,

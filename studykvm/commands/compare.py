@@ -1,8 +1,6 @@
 """studykvm compare: hold a trace of the model against a recording of the real program."""
 
 import argparse
-import importlib
-import pkgutil
 from pathlib import Path
 
 
@@ -27,27 +25,18 @@ def main(argv: list[str]) -> int:
     from graphs import recordings
     from graphs.calls import CallTable
     from graphs.compare import compare, report
-    from tracer import load, registry
+    from studykvm.model import load_model
+    from tracer import load
 
     recording = recordings.load(args.recording)
     if args.trace.endswith((".calls", ".calls.gz")):
         calls = CallTable.read(Path(args.trace))
     else:
         calls = CallTable.from_trace(load(args.trace))
-    load_model()
-    known = {(function.file, function.name) for function in registry()}
+    known = {(function.file, function.name) for function in load_model()}
     comparison = compare(calls, recording, known)
     print("\n".join(report.lines(comparison, args.limit)))
     return 0 if comparison.equal else 1
-
-
-def load_model() -> None:
-    """Import every module of the model, so that the registry knows all traced functions."""
-    import hypervisor
-
-    for module in pkgutil.walk_packages(hypervisor.__path__, "hypervisor."):
-        if not module.name.endswith("__main__"):
-            importlib.import_module(module.name)
 
 
 def _list() -> None:
