@@ -83,9 +83,11 @@ def _run(name: str, argv: list[str]) -> int:
     module = importlib.import_module(f"studykvm.commands.{command.module}")
     if path is None:
         return int(module.main(argv))
+    import shlex
+
     from tracer import record
 
-    with record(path, program=f"studykvm {name}", argv=argv):
+    with record(path, note=shlex.join(["studykvm", name, *argv])):
         return int(module.main(argv))
 
 
