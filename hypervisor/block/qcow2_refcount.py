@@ -244,6 +244,9 @@ def _grow_refcount_table(bs: BlockDriverState, s: BDRVQcowState, table_index: in
     if 8 * table_size > MAX_REFCOUNT_TABLE_BYTES:
         complain(s._filename, "the refcount table cannot grow any more; use a larger cluster_size")
         return -errno.EFBIG
+    if table_index >= table_size:
+        complain(s._filename, f"a table entry points far behind the end of the file; {_CHECK}")
+        return -errno.EIO
     meta_offset = blocks_used * per_block * s.cluster_size
     table_offset = meta_offset + blocks_clusters * s.cluster_size
     table, _ = refcounts_of(s)

@@ -20,6 +20,7 @@ Both versions of `qemu-img check` find at worst leaked clusters after a kill wit
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 from array import array
@@ -143,6 +144,8 @@ def _fd(s: BDRVQcowState) -> int:
 
 def _fetch(s: BDRVQcowState, offset: int, length: int) -> memoryview:
     """`length` bytes at `offset`; zeros behind the end of the file."""
+    if offset >> 63:
+        raise OSError(errno.EIO, f"a table is said to be at {offset:#x}")
     view = _aligned(length)
     done = 0
     while done < length:
