@@ -108,6 +108,7 @@ def program(name: str) -> Iterator[None]:
             for hook in reversed(_exits):
                 hook()
         finally:
+            vars(linked).clear()
             sys.setrecursionlimit(limit)
             _current = None
 
