@@ -52,7 +52,7 @@ class Faults:
     once : bool
         Only one call fails; otherwise the later ones do too, as after a crash or on a full disk.
     short : bool
-        The first failing write still stores its first half, and says so.
+        The first failing write still stores its first half, in whole sectors, and says so.
     """
 
     WRITES = ("write", "pwrite", "writev", "pwritev", "sendfile", "copy_file_range")
@@ -89,10 +89,13 @@ class Faults:
         def call(target: int | str, *args: Any) -> Any:
             if not self._hit(target):
                 return real(target, *args)
-            if self.short and self.seen == self.after + 1 and name in ("write", "pwrite"):
-                data = memoryview(args[0]).cast("B")
-                if len(data) > 1:
-                    return real(target, data[: len(data) // 2], *args[1:])
+            if self.short and self.seen == self.after + 1 and "write" in name:
+                parts = [args[0]] if name in ("write", "pwrite") else args[0]
+                data = b"".join(parts)
+                half = len(data) // 2 & -min(512, len(data) // 2 or 1)
+                if half:
+                    plain = os.write if name.startswith("write") else os.pwrite
+                    return self._real.get(plain.__name__, plain)(target, data[:half], *args[1:])
             del args  # or the traceback would keep a view of the caller's buffer, as no system call does
             raise OSError(self.code, os.strerror(self.code))
 

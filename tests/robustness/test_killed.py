@@ -106,8 +106,9 @@ def is_leak(line: str) -> bool:
     return match is not None and int(match[1]) > int(match[2])
 
 
+@pytest.mark.parametrize("torn", [False, True], ids=["between", "within"])
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_killed_at_every_write(tool, faults, real_check, stock, tmp_path, name):
+def test_killed_at_every_write(tool, faults, real_check, stock, tmp_path, name, torn):
     image, command = OPERATIONS[name]
     path = tmp_path / image
     total = changes(tool, faults, stock, tmp_path, command)
@@ -117,7 +118,7 @@ def test_killed_at_every_write(tool, faults, real_check, stock, tmp_path, name):
     old = read_all(tool, tmp_path, image) if path.exists() else None
     for survivors in range(total):
         start_over(stock, tmp_path)
-        with faults(tmp_path, survivors):
+        with faults(tmp_path, survivors, short=torn):
             result = tool(*command)
         where = f"killed after {survivors} of {total} changes: {result}"
         assert "Traceback" not in result.err, where
