@@ -253,7 +253,7 @@ def qemu_strsep(input: str | None, delim: str) -> tuple[str | None, str | None]:
 @traced
 def breakline(input: str) -> tuple[list[str], int]:
     """Split a line at blanks; the words, and how many."""
-    words = []
+    words: list[str] = []
     rest: str | None = input
     while True:
         p, rest = qemu_strsep(rest, " ")

@@ -30,7 +30,7 @@ from hypervisor.block_int import (
     BlockDriverState,
 )
 from hypervisor.qemu_img import add_old_style_options, old_style_flags
-from hypervisor.qemu_img_common import bdrv_new_open, cache_mode, error, open_image, options, usage_error
+from hypervisor.qemu_img_common import bdrv_new_open, cache_mode, error, options, usage_error
 from hypervisor.qemu_option_parameter import (
     OptionList,
     free_option_parameters,
@@ -175,7 +175,8 @@ def _parameters(found: dict[str, str], drv: BlockDriver, out_fmt: str, size: int
     if param is None and "o" in found:
         error(f"Invalid options for file format '{out_fmt}'.")
     set_option_parameter_int(param, BLOCK_OPT_SIZE, size)
-    base_fmt = found.get("F") if get_option_parameter(param, "backing_fmt") else None
+    names = [option.name for option in param or ()]
+    base_fmt = found.get("F") if "backing_fmt" in names else None
     add_old_style_options(out_fmt, param, old_style_flags(found), found.get("B"), base_fmt)
     return param
 
@@ -236,8 +237,7 @@ def img_convert(argc: int, argv: list[str]) -> int:
         print_option_help(drv.create_options)
         return 0
     param = _parameters(found, drv, out_fmt, sum(sizes) * 512)
-    backing = get_option_parameter(param, BLOCK_OPT_BACKING_FILE)
-    over = bool(backing and backing.s)
+    over = any(option.name == BLOCK_OPT_BACKING_FILE and option.s for option in param or ())
     _create(found, drv, param, out_filename)
     out_bs = bdrv_new_open(out_filename, out_fmt)
     if "n" in found and bdrv_get_geometry(out_bs) < sum(sizes):

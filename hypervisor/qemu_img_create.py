@@ -11,8 +11,15 @@ import errno
 import os
 import re
 
-from hypervisor.block import bdrv_create, bdrv_delete, bdrv_find_format, bdrv_getlength, bdrv_new, bdrv_open2
-from hypervisor.block import path_combine
+from hypervisor.block import (
+    bdrv_create,
+    bdrv_delete,
+    bdrv_find_format,
+    bdrv_getlength,
+    bdrv_new,
+    bdrv_open2,
+    path_combine,
+)
 from hypervisor.block_int import BDRV_O_CACHE_WB, BlockDriver
 from hypervisor.open_error import why_not_open
 from hypervisor.qemu_img_common import error, usage_error

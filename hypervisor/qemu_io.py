@@ -14,6 +14,7 @@ import sys
 from collections.abc import Mapping
 
 from hypervisor import quirks
+from hypervisor.aio import qemu_aio_flush
 from hypervisor.block import bdrv_close, bdrv_find_format, bdrv_init, bdrv_new, bdrv_open, bdrv_open2
 from hypervisor.block_int import (
     BDRV_O_CREAT,
@@ -42,8 +43,8 @@ from hypervisor.cmd import (
 )
 from hypervisor.getopt import Getopt
 from hypervisor.open_error import cache_flags, why_not_open
-from hypervisor.aio import qemu_aio_flush
 from hypervisor.qemu_io_aio import aio_flush_cmd, aio_read_cmd, aio_write_cmd
+from hypervisor.qemu_io_common import state
 from hypervisor.qemu_io_query import (
     alloc_cmd,
     flush_cmd,
@@ -53,7 +54,6 @@ from hypervisor.qemu_io_query import (
     truncate_cmd,
 )
 from hypervisor.qemu_io_rw import read_cmd, readv_cmd, write_cmd, writev_cmd
-from hypervisor.qemu_io_common import state
 from hypervisor.wording import modern, not_modelled
 from tracer import traced
 
@@ -146,9 +146,10 @@ def _refuse(message: str) -> None:
 
 @traced
 def close_f(argc: int, argv: list[str]) -> int:
-    """`close`: close the image."""
-    assert state.bs is not None
-    bdrv_close(state.bs)
+    """`close`: close the image, after its requests under way, which C forgets to wait for."""
+    if state.in_flight:
+        qemu_aio_flush()
+    bdrv_close(state.image)
     state.bs = None
     return 0
 

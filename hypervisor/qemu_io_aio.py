@@ -46,6 +46,7 @@ class aio_ctx(Struct):
 def aio_write_done(opaque: aio_ctx, ret: int) -> None:
     """Report a write that is done."""
     t2 = now()
+    state.in_flight -= 1
     assert opaque.buf is not None
     if ret < 0:
         failed("aio_write", ret)
@@ -59,6 +60,7 @@ def aio_write_done(opaque: aio_ctx, ret: int) -> None:
 def aio_read_done(opaque: aio_ctx, ret: int) -> None:
     """Check and report a read that is done."""
     t2 = now()
+    state.in_flight -= 1
     assert opaque.buf is not None
     if ret < 0:
         failed("readv", ret)
@@ -73,10 +75,10 @@ def aio_read_done(opaque: aio_ctx, ret: int) -> None:
     qemu_io_free(opaque.buf)
 
 
-def _context(request: Request, pattern: int) -> aio_ctx | None:
+def _context(request: Request | None, pattern: int) -> aio_ctx | None:
     qiov = QEMUIOVector()
     target = vector(request, qiov, pattern)
-    if target is None:
+    if request is None or target is None:
         return None
     return aio_ctx(
         qiov=qiov,
@@ -94,6 +96,7 @@ def _context(request: Request, pattern: int) -> aio_ctx | None:
 def _started(acb: object) -> int:
     """Give a command's result: without a request, 0.12.4 ends its loop."""
     if acb is not None:
+        state.in_flight += 1
         return 0
     fail()
     return -errno.EIO
@@ -111,7 +114,7 @@ def aio_read_help() -> None:
 
  Reads a segment of the currently open file, optionally dumping it to the
  standard output stream (with -v option) for subsequent inspection.
- The read is performed asynchronously and should the aio_flush command 
+ The read is performed asynchronously and should the aio_flush command
  should be used to ensure all outstanding aio requests have been completed
  -C, -- report statistics in a machine parsable format
  -P, -- use a pattern to verify read data
@@ -125,7 +128,7 @@ def aio_read_help() -> None:
 def aio_read_f(argc: int, argv: list[str]) -> int:
     """`aio_read`: start a read."""
     request = parse_request(aio_read_cmd, argv, "CP:qv", 0, False)
-    ctx = request and _context(request, 0xAB)
+    ctx = _context(request, 0xAB)
     if ctx is None:
         return 0
     assert ctx.qiov is not None
@@ -149,7 +152,7 @@ def aio_write_help() -> None:
     """Print the long help of `aio_write`."""
     print(
         """
- asynchronously writes a range of bytes from the given offset source 
+ asynchronously writes a range of bytes from the given offset source
  from multiple buffers
 
  Example:
@@ -157,7 +160,7 @@ def aio_write_help() -> None:
 
  Writes into a segment of the currently open file, using a buffer
  filled with a set pattern (0xcdcdcdcd).
- The write is performed asynchronously and should the aio_flush command 
+ The write is performed asynchronously and should the aio_flush command
  should be used to ensure all outstanding aio requests have been completed
  -P, -- use different pattern to fill file
  -C, -- report statistics in a machine parsable format
@@ -170,7 +173,7 @@ def aio_write_help() -> None:
 def aio_write_f(argc: int, argv: list[str]) -> int:
     """`aio_write`: start a write."""
     request = parse_request(aio_write_cmd, argv, "CfiqP:uz" if modern() else "CqP:", 0xCD, False)
-    ctx = request and _context(request, 0 if "z" in request else request.pattern)
+    ctx = _context(request, 0 if request is None or "z" in request else request.pattern)
     if ctx is None:
         return 0
     assert ctx.qiov is not None

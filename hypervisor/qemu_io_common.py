@@ -32,12 +32,13 @@ C_FILE = "qemu-io.c"
 MISALIGN_OFFSET = 16
 REQUEST_MAX_BYTES = (1 << 31) - 512
 _UINT_MAX = (1 << 32) - 1
-_SIZE = re.compile(r"(?:(0[xX][0-9a-fA-F]+)|(\d+)(\.\d*)?([bBkKmMgGtTpPeE]?))\Z")
+_SIZE = re.compile(r"\s*(?:(0[xX][0-9a-fA-F]+)|(\d+)(\.\d*)?([bBkKmMgGtTpPeE]?))\Z")
 
 
 class _State:
     bs: BlockDriverState | None = None
     misalign = False
+    in_flight = 0
     format: str | None = None
     readonly = False
 

@@ -200,7 +200,7 @@ def read_help() -> None:
 
 def _pattern_range(request: Request, count: int) -> tuple[int, int] | None:
     """Give the part of a read that ``-P`` is held against, as start and end; None if it is wrong."""
-    start = number(request.flags.get("s", "0"))
+    start = number(request.flags["s"]) if "s" in request else 0
     if start is None:
         return None
     length = number(request.flags["l"]) if "l" in request else count - start
@@ -294,10 +294,10 @@ def readv_help() -> None:
     )
 
 
-def vector(request: Request, qiov: QEMUIOVector, pattern: int) -> tuple[int, memoryview] | None:
+def vector(request: Request | None, qiov: QEMUIOVector, pattern: int) -> tuple[int, memoryview] | None:
     """Read a vectored request's operands into an offset, `qiov` and its buffer; None if wrong."""
-    offset = number(request.operands[0])
-    if offset is None:
+    offset = number(request.operands[0]) if request is not None else None
+    if request is None or offset is None:
         return None
     if offset & _UNALIGNED:
         complain(f"offset {offset} is not sector aligned")
@@ -312,7 +312,7 @@ def readv_f(argc: int, argv: list[str]) -> int:
     """`readv`: read one range into several buffers."""
     request = parse_request(readv_cmd, argv, "CP:qv", 0, False)
     qiov = QEMUIOVector()
-    target = request and vector(request, qiov, 0xAB)
+    target = vector(request, qiov, 0xAB)
     if request is None or target is None:
         return 0
     offset, buf = target
@@ -496,7 +496,7 @@ def writev_f(argc: int, argv: list[str]) -> int:
     """`writev`: write one range from several buffers."""
     request = parse_request(writev_cmd, argv, "CfqP:" if modern() else "CqP:", 0xCD, False)
     qiov = QEMUIOVector()
-    target = request and vector(request, qiov, request.pattern)
+    target = vector(request, qiov, request.pattern if request else 0)
     if request is None or target is None:
         return 0
     offset, buf = target

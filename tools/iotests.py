@@ -105,9 +105,8 @@ def _code(text: str) -> str:
 def _wrapper(folder: Path, name: str, command: str) -> Path:
     """Write a script that calls one of our commands as if it were QEMU's program."""
     path = folder / name
-    path.write_text(
-        f'#!/bin/sh\nPYTHONPATH="{ROOT}" STUDYKVM_WORDING=modern exec "{sys.executable}" -m studykvm {command} "$@"\n'
-    )
+    call = f'exec "{sys.executable}" -m studykvm {command} "$@"'
+    path.write_text(f'#!/bin/sh\nPYTHONPATH="{ROOT}" STUDYKVM_WORDING=modern {call}\n')
     path.chmod(0o755)
     return path
 
