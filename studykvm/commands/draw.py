@@ -15,7 +15,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--from", dest="start", metavar="FUNC", help="only FUNC and what it calls")
     parser.add_argument("--depth", type=int, metavar="N", help="N levels")
     parser.add_argument(
-        "--only", action="append", default=[], metavar="GLOB", help="functions or files; repeat"
+        "--only", action="append", default=[], metavar="GLOB", help="functions or files"
     )
     parser.add_argument("--thread", type=int, metavar="N", help="one thread; 0 is the main one")
     parser.add_argument(
@@ -23,7 +23,7 @@ def main(argv: list[str]) -> int:
         type=int,
         default=60,
         metavar="N",
-        help="at most about N boxes, the rest in small print (60)",
+        help="about N boxes, the rest in small print (60)",
     )
     args = parser.parse_args(argv)
     from graphs.draw import callgraph, engine, picture
