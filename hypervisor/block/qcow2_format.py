@@ -230,27 +230,20 @@ def header_problem(header: QCowHeader, file_size: int) -> tuple[int, str] | None
         )
     cluster_size = 1 << bits
     needed = -(-header.size >> (2 * bits - 3))
-    tables = (
-        ("l1_table_offset", header.l1_table_offset, 8 * header.l1_size, MAX_L1_BYTES),
-        (
-            "refcount_table_offset",
-            header.refcount_table_offset,
-            header.refcount_table_clusters << bits,
-            MAX_REFCOUNT_TABLE_BYTES,
-        ),
-        ("snapshots_offset", header.snapshots_offset, 40 * header.nb_snapshots, 40 * MAX_SNAPSHOTS),
-    )
-    for field, offset, length, most in tables:
-        if length > most:
-            text = f"the table at {field} {offset:#x} has {length} bytes, the most is {most}"
-            return -errno.EFBIG if field == "l1_table_offset" else -errno.EINVAL, f"{text}; {_RESTORE}"
-        if length and offset & (cluster_size - 1):
-            return (
-                -errno.EINVAL,
-                f"{field} is {offset:#x}, no multiple of the cluster size {cluster_size}; {_RESTORE}",
-            )
-        if length and offset + length > file_size + cluster_size:
-            text = f"{field} is {offset:#x} with a table of {length} bytes, the file ends at {file_size:#x}"
+    for offset_field, count_field, unit, most in (
+        ("l1_table_offset", "l1_size", 8, MAX_L1_BYTES),
+        ("refcount_table_offset", "refcount_table_clusters", cluster_size, MAX_REFCOUNT_TABLE_BYTES),
+        ("snapshots_offset", "nb_snapshots", SNAPSHOT_HEADER.size, MAX_SNAPSHOTS * SNAPSHOT_HEADER.size),
+    ):
+        offset, count = getattr(header, offset_field), getattr(header, count_field)
+        if count * unit > most:
+            code = -errno.EFBIG if count_field == "l1_size" else -errno.EINVAL
+            return code, f"{count_field} is {count}, the most is {most // unit}; {_RESTORE}"
+        if count and offset & (cluster_size - 1):
+            text = f"{offset_field} is {offset:#x}, no multiple of the cluster size {cluster_size}"
+            return -errno.EINVAL, f"{text}; {_RESTORE}"
+        if count and offset + count * unit > file_size + cluster_size:
+            text = f"{offset_field} is {offset:#x} and {count_field} {count}, the file ends at {file_size:#x}"
             return -errno.EINVAL, f"{text}; the file is cut short or the header is damaged: {_RESTORE}"
     if header.l1_size < needed:
         return -errno.EINVAL, f"l1_size is {header.l1_size}, size {header.size} needs {needed}; {_RESTORE}"

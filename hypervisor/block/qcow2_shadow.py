@@ -35,11 +35,13 @@ from hypervisor.block.qcow2_format import (
     be_bytes,
     complain,
     counts,
+    words,
 )
 from hypervisor.block.qcow2_state import (
     BDRVQcowState,
     QCowSnapshot,
     empty_l2_cache,
+    entry_problem,
     file_of,
     l1_of,
     refcounts_of,
@@ -77,18 +79,17 @@ def guarded(bs: BlockDriverState, operation: Callable[[], int]) -> int:
     """
     s = state(bs)
     try:
-        s._shadow = _make(s)
-        _switch_header(s, s._shadow.header)
+        _switch_header(s, _make_copies(s).header)
     except OSError as error:
         _abandon(s)
         complain(s._filename, f"its tables cannot be copied: {error.strerror}; nothing was changed")
-        return -(error.errno or 5)
+        return -(error.errno or errno.EIO)
     ret = operation()
     if ret >= 0:
         try:
             _switch_header(s, _final_header(s))
         except OSError as error:
-            ret = -(error.errno or 5)
+            ret = -(error.errno or errno.EIO)
     if ret < 0:
         _adopt(s)
         return ret
@@ -123,7 +124,7 @@ def settle_l2(s: BDRVQcowState, offset: int, old: int) -> int:
     try:
         settle(s, offset, _fetch(s, old, s.cluster_size) if old else bytes(s.cluster_size))
     except OSError as error:
-        return -(error.errno or 5)
+        return -(error.errno or errno.EIO)
     return 0
 
 
@@ -133,7 +134,7 @@ def settle_length(s: BDRVQcowState, length: int) -> int:
         if os.fstat(_fd(s)).st_size < length:
             os.ftruncate(_fd(s), length)
     except OSError as error:
-        return -(error.errno or 5)
+        return -(error.errno or errno.EIO)
     return 0
 
 
@@ -161,13 +162,27 @@ def _aligned(length: int) -> memoryview:
     return memoryview(mmap.mmap(-1, length))
 
 
-def _make(s: BDRVQcowState) -> Shadow:
+def _first_free(s: BDRVQcowState, file_size: int) -> int:
+    """The first cluster behind the end of the file and all that is counted as used."""
+    table, _ = refcounts_of(s)
+    last = -1
+    for index in reversed(range(len(table))):
+        if table[index]:
+            block = counts(_fetch(s, table[index], s.cluster_size))
+            last = max((i for i, count in enumerate(block) if count), default=-1)
+            if last >= 0:
+                last += index * len(block)
+                break
+    return max(-(-file_size // s.cluster_size), last + 1)
+
+
+def _make_copies(s: BDRVQcowState) -> Shadow:
     """Write copies of the L1 table, all L2 tables and all refcounts behind the end of the file."""
     size = os.lseek(_fd(s), 0, os.SEEK_END)
     table, _ = refcounts_of(s)
     l1 = l1_of(s)
     per_block = s.cluster_size // 2
-    shadow = Shadow(start=-(-size // s.cluster_size), file_size=size)
+    shadow = s._shadow = Shadow(start=_first_free(s, size), file_size=size)
     l2_tables = sum(1 for entry in l1 if entry)
     l1_clusters = -(-8 * len(l1) // s.cluster_size)
     blocks = {index for index, offset in enumerate(table) if offset}
@@ -185,9 +200,18 @@ def _make(s: BDRVQcowState) -> Shadow:
     shadow.l1_offset = at
     at += l1_clusters * s.cluster_size
     shadow.l1_table = array("Q", l1)
+    seen: set[int] = set()
     for index, entry in enumerate(l1):
         if entry:
-            settle(s, at, _fetch(s, entry & ~QCOW_OFLAG_COPIED, s.cluster_size))
+            offset = entry & ~QCOW_OFLAG_COPIED
+            l2_table = _fetch(s, offset, s.cluster_size)
+            problem = entry_problem(s, words(l2_table))
+            if problem is None and (offset in seen or offset & (s.cluster_size - 1)):
+                problem = f"L1 entry {index} is {entry:#x}, named twice or not aligned; check the image"
+            if problem is not None:
+                raise OSError(errno.EIO, problem)
+            seen.add(offset)
+            settle(s, at, l2_table)
             shadow.l1_table[index] = at | QCOW_OFLAG_COPIED
             at += s.cluster_size
     _settle_table(s, shadow.l1_offset, shadow.l1_table)
@@ -248,7 +272,7 @@ def _abandon(s: BDRVQcowState) -> int:
         os.ftruncate(_fd(s), shadow.file_size)
     except OSError as error:
         complain(s._filename, f"is changed, but has unused space at its end now: {error.strerror}")
-        return -(error.errno or 5)
+        return -(error.errno or errno.EIO)
     return 0
 
 
