@@ -29,7 +29,13 @@ RECURSION_LIMIT = 20_000
 """Enough to read through the longest chain of backing files, each of which costs some ten frames."""
 
 _TOOL = ("hypervisor.qemu_tool",)
-_SYSTEM = ("hypervisor.async_", "hypervisor.vl", "hypervisor.monitor", "hypervisor.qemu_tool")
+_SYSTEM = (
+    "hypervisor.async_",
+    "hypervisor.vl_loop",
+    "hypervisor.vl_timers",
+    "hypervisor.monitor",
+    "hypervisor.qemu_tool",
+)
 
 _resets: list[Hook] = []
 _exits: list[Hook] = []
@@ -37,7 +43,7 @@ _current: str | None = None
 
 
 class Linked:
-    """The functions that depend on the program; each starts as None outside a program."""
+    """The functions that depend on the program; to use one while none runs is an error."""
 
     qemu_bh_new: Callable[[Callable[[Any], None], Any], Any]
     qemu_bh_poll: Callable[[], int]
@@ -49,6 +55,7 @@ class Linked:
     get_async_context_id: Callable[[], int]
     qemu_set_fd_handler2: Callable[..., int]
     qemu_get_clock: Callable[[Any], int]
+    rt_clock: Any
     qemu_notify_event: Callable[[], None]
     qemu_error: Callable[..., None]
     monitor_printf: Callable[..., None]

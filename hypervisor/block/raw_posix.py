@@ -485,23 +485,23 @@ def fd_open(bs: BlockDriverState) -> int:
     if s.type != FTYPE_FD:
         return 0
     last_media_present = s.fd >= 0
-    if s.fd >= 0 and linked.qemu_get_clock(None) - s.fd_open_time >= FD_OPEN_TIMEOUT:
+    if s.fd >= 0 and linked.qemu_get_clock(linked.rt_clock) - s.fd_open_time >= FD_OPEN_TIMEOUT:
         close_fd(s.fd)
         s.fd = -1
     if s.fd < 0:
-        if s.fd_got_error and linked.qemu_get_clock(None) - s.fd_error_time < FD_OPEN_TIMEOUT:
+        if s.fd_got_error and linked.qemu_get_clock(linked.rt_clock) - s.fd_error_time < FD_OPEN_TIMEOUT:
             return -errno.EIO
         try:
             s.fd = qemu_open(bs.filename, s.open_flags & ~os.O_NONBLOCK)
         except OSError:
-            s.fd_error_time = linked.qemu_get_clock(None)
+            s.fd_error_time = linked.qemu_get_clock(linked.rt_clock)
             s.fd_got_error = 1
             if last_media_present:
                 s.fd_media_changed = 1
             return -errno.EIO
     if not last_media_present:
         s.fd_media_changed = 1
-    s.fd_open_time = linked.qemu_get_clock(None)
+    s.fd_open_time = linked.qemu_get_clock(linked.rt_clock)
     s.fd_got_error = 0
     return 0
 

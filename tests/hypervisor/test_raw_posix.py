@@ -121,7 +121,8 @@ def test_reading_past_the_end_gives_zeros_and_the_short_count(file):
     buf = bytearray(b"\xff" * 1024)
     ret = bdrv_read(bs, 1, buf, 2)
     # The real program shows the short count; through its aligned buffer it reads on, behind the end.
-    assert ret == (700 - 512 if bs.opaque.aligned_buf is None else 0)
+    through_buffer = bs.opaque.aligned_buf is not None and address(buf) % 512
+    assert ret == (0 if through_buffer else 700 - 512)
     assert buf == content[512:700] + bytes(1024 - 188)
     assert "short-read" in quirks.notes()
 
