@@ -77,7 +77,7 @@ class Writer:
     """
 
     def __init__(self, path: str) -> None:
-        self._packer = msgpack.Packer(unicode_errors="surrogatepass")
+        self._packer = msgpack.Packer()
         try:
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
@@ -100,15 +100,17 @@ class Writer:
 
     def map(self, kind: bytes, content: dict[str, Any]) -> None:
         """Append a chunk that holds one map."""
-        self._chunk(kind, 1, self._packer.pack(content))
+        self._chunk(kind, 1, msgpack.packb(content, unicode_errors="surrogatepass"))
 
     def items(self, kind: bytes, items: Sequence[Any]) -> None:
         """Append a list, in as many chunks as its size asks for."""
         try:
             raw = self._packer.pack(items)
         except (OverflowError, ValueError, TypeError):
+            # lone surrogates and huge integers; rare, and asking for them costs time
             self._packer.reset()
-            raw = self._packer.pack([_packable(item) for item in items])
+            slow = msgpack.Packer(unicode_errors="surrogatepass")
+            raw = slow.pack([_packable(item) for item in items])
         if len(raw) <= RAW_LIMIT:
             self._chunk(kind, len(items), raw)
         elif len(items) > 1:
