@@ -1,0 +1,523 @@
+"""Function bodies and initialisers to facts: calls, calls through pointers, flows of function values, references.
+
+One pass over the nodes of a declaration, outermost first, then the few nodes that carry values are evaluated:
+`Body._values` answers which symbols the value of an expression may come from.
+
+- `Body.function(number, symbol)`: the body in the tree belongs to that function.
+- `Body.variable(symbol)`: the tree is a variable at file scope with its initialiser.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable
+
+from graphs.index import clang
+from graphs.index.clang import (
+    K_BINARY,
+    K_CALL,
+    K_CASE,
+    K_CAST,
+    K_COMPOUND,
+    K_COMPOUND_ASSIGN,
+    K_COMPOUND_LITERAL,
+    K_CONDITIONAL,
+    K_DECLREF,
+    K_DEFAULT,
+    K_GENERIC,
+    K_INITLIST,
+    K_MEMBER,
+    K_MEMBERREF,
+    K_PAREN,
+    K_RETURN,
+    K_STMTEXPR,
+    K_STRUCT,
+    K_SUBSCRIPT,
+    K_SWITCH,
+    K_TYPEREF,
+    K_UNARY,
+    K_UNEXPOSED,
+    K_UNION,
+    K_VAR,
+    Cursor,
+)
+from graphs.index.facts import (
+    ADDRESS,
+    ALIASED,
+    ASSIGNED,
+    CALL,
+    INITIALISED,
+    PASSED,
+    READ,
+    RETURNED,
+    TYPE,
+    WRITE,
+    Unit,
+)
+from graphs.index.initialisers import Initialisers
+from graphs.index.places import Places
+from graphs.index.symbols import CONSTANT, FIELD, FUNCTION, LOCAL, PARAMETER, Symbol, Symbols
+from graphs.index.tree import Tree
+
+_WRAPPERS = frozenset({K_UNEXPOSED, K_PAREN, K_CAST})
+
+
+class Body:
+    """Facts of the declarations of one translation unit."""
+
+    def __init__(self, unit: Unit, tree: Tree, symbols: Symbols, places: Places) -> None:
+        self.unit = unit
+        self.tree = tree
+        self.symbols = symbols
+        self.places = places
+        self.lib = clang.library()
+        self.initialisers = Initialisers(self)
+        self.local_records: list[Cursor] = []
+        self.caller = -1
+        self.owner: Symbol | None = None
+        self.taken: list[int] = []
+        self.callees: dict[int, int] = {}
+        self.symbol_at: dict[int, Symbol] = {}
+        self.site_at: dict[int, int] = {}
+
+    def function(self, number: int, symbol: Symbol) -> None:
+        """Take the facts of the function whose tree was read."""
+        self.caller, self.owner = number, symbol
+        self._pass()
+
+    def variable(self, symbol: Symbol) -> None:
+        """Take the facts of a variable at file scope."""
+        self.caller, self.owner = -1, None
+        self.symbols.known[self.tree.cursor[0].d0] = symbol
+        self._pass()
+
+    def finish_records(self, record: Callable[[Cursor], None]) -> None:
+        """Hand over the structs that were declared inside functions."""
+        for cursor in self.local_records:
+            record(cursor)
+
+    def _pass(self) -> None:
+        tree, lib = self.tree, self.lib
+        kinds, cursors = tree.kind, tree.cursor
+        self.taken, self.callees = [], {}
+        self.symbol_at, self.site_at = {}, {}
+        todo: list[int] = [] if kinds[0] == clang.K_FUNCTION else [0]
+        known, symbols = self.symbols.known, self.symbols
+        referenced = lib.getCursorReferenced
+        for i in range(1, len(kinds)):
+            kind = kinds[i]
+            if kind == K_DECLREF or kind == K_MEMBER or kind == K_TYPEREF or kind == K_MEMBERREF:
+                target = referenced(cursors[i])
+                symbol = known.get(target.d0)
+                if symbol is None:
+                    if not target.d0:
+                        continue
+                    symbol = symbols.of(target)
+                self._mention(i, kind, symbol)
+            elif kind == K_CALL:
+                self._find_callee(i)
+                todo.append(i)
+            elif kind in _LATER:
+                todo.append(i)
+            elif kind in (K_STRUCT, K_UNION):
+                self.local_records.append(cursors[i])
+        for i in todo:
+            _ACTIONS[kinds[i]](self, i)
+
+    # -- references ---------------------------------------------------------------------------------------------
+
+    def _mention(self, i: int, kind: int, symbol: Symbol) -> None:
+        self.symbol_at[i] = symbol
+        letter = symbol.kind
+        if letter == LOCAL or letter == PARAMETER or symbol.number < 0 or symbol.outside:
+            if letter == FUNCTION:
+                self._function_mentioned(i)
+            return
+        if letter == FUNCTION:
+            use = CALL if self._function_mentioned(i) else ADDRESS
+        elif kind == K_TYPEREF:
+            use = TYPE
+        elif kind == K_MEMBERREF:
+            use = WRITE
+        elif letter == CONSTANT:
+            use = READ
+        else:
+            use = self._use(i)
+        where = self.places.of(self.lib.getCursorLocation(self.tree.cursor[i]))
+        if where >= 0:
+            self.unit.references += (symbol.number, use, where)
+
+    def _function_mentioned(self, i: int) -> bool:
+        if i in self.callees:
+            return True
+        self.taken.append(i)
+        return False
+
+    def _use(self, i: int) -> int:
+        tree = self.tree
+        kinds, parents = tree.kind, tree.parent
+        while True:
+            up = parents[i]
+            kind = kinds[up]
+            if kind == K_PAREN:
+                i = up
+            elif kind == K_BINARY:
+                if tree.children[up][0] == i and self._operator(up) == clang.OP_ASSIGN:
+                    return WRITE
+                return READ
+            elif kind == K_COMPOUND_ASSIGN:
+                return WRITE if tree.children[up][0] == i else READ
+            elif kind == K_UNARY:
+                operator = self.lib.getCursorUnaryOperatorKind(tree.cursor[up])
+                if operator == clang.OP_ADDRESS:
+                    return ADDRESS
+                return WRITE if operator <= clang.OP_PREDEC else READ
+            elif kind == K_UNEXPOSED and kinds[parents[up]] == K_SUBSCRIPT:
+                # An element written is a write to the array.
+                if tree.children[parents[up]][0] != up:
+                    return READ
+                i = parents[up]
+            elif kind == K_SUBSCRIPT and tree.children[up][0] == i:
+                i = up
+            elif kind == K_MEMBER:
+                i = up
+            else:
+                return READ
+
+    def _operator(self, i: int) -> int:
+        operator: int = self.lib.getCursorBinaryOperatorKind(self.tree.cursor[i])
+        return operator
+
+    # -- calls --------------------------------------------------------------------------------------------------
+
+    def _find_callee(self, i: int) -> None:
+        children = self.tree.children[i]
+        if not children:
+            return
+        n = self._strip(children[0])
+        if self.tree.kind[n] == K_DECLREF:
+            self.callees[n] = i
+        self.site_at[i] = n
+
+    def _strip(self, i: int) -> int:
+        """The node inside parentheses, casts, and the * and & that mean nothing on functions."""
+        tree = self.tree
+        while True:
+            kind = tree.kind[i]
+            if kind not in _WRAPPERS and kind != K_UNARY:
+                return i
+            children = tree.children[i]
+            if not children or (kind == K_UNEXPOSED and len(children) > 1):
+                return i
+            i = children[-1]
+
+    def _call(self, i: int) -> None:
+        callee = self.site_at.get(i)
+        if callee is None or callee < 0:
+            return
+        symbol = self.symbol_at.get(callee)
+        kind = self.tree.kind[callee]
+        arguments = self.tree.children[i][1:]
+        where = self.places.of(self.lib.getCursorLocation(self.tree.cursor[callee]))
+        if where < 0:
+            where = self.places.of(self.lib.getCursorLocation(self.tree.cursor[i]))
+        if kind == K_DECLREF and symbol is not None and symbol.kind == FUNCTION:
+            if not symbol.outside:
+                self.unit.calls.append([self.caller, symbol.number, where])
+            self._pass_arguments(symbol, arguments, where)
+            return
+        self._indirect(i, callee, symbol, arguments, where)
+
+    def _pass_arguments(self, symbol: Symbol, arguments: list[int], where: int) -> None:
+        carriers = symbol.carriers or ()
+        for position in carriers:
+            if position < len(arguments):
+                self._flow(f"p:{symbol.key}:{position}", arguments[position], PASSED, where)
+        if symbol.variadic or (not carriers and self.taken):
+            fixed = self._parameter_count(symbol)
+            for position in range(fixed, len(arguments)):
+                if self._may_carry(arguments[position]):
+                    key = f"a:{symbol.key}" if symbol.variadic else f"p:{symbol.key}:{position}"
+                    self._flow(key, arguments[position], PASSED, where)
+        elif self.taken:
+            for position, argument in enumerate(arguments):
+                if position not in carriers and self._holds_function(argument):
+                    self._flow(f"p:{symbol.key}:{position}", argument, PASSED, where)
+
+    def _parameter_count(self, symbol: Symbol) -> int:
+        found = self.symbols.fixed.get(symbol.key)
+        return 0 if found is None else found
+
+    def _indirect(
+        self, i: int, callee: int, symbol: Symbol | None, arguments: list[int], where: int
+    ) -> None:
+        lib = self.lib
+        sources = self._values(self.tree.children[i][0])
+        kind, label = self._describe(callee, symbol)
+        function = self.symbols.function_type(lib.getCursorType(self.tree.cursor[self.tree.children[i][0]]))
+        signature, spelled = "", ""
+        if function is not None:
+            signature = self.symbols.signature(function)
+            spelled = clang.text(lib.getTypeSpelling(function))
+        passed = []
+        for position, argument in enumerate(arguments):
+            values = self._values(argument)
+            if values:
+                passed.append([position, values])
+        result = self.symbols.number(self._result_key(where))
+        self.site_at[i] = -result - 2
+        self.unit.sites.append(
+            [self.caller, where, kind, label, sources, passed, signature, spelled, result]
+        )
+
+    def _result_key(self, where: int) -> str:
+        number = sum(1 for site in self.unit.sites if site[1] == where)
+        owner = self.owner.key[2:] if self.owner else ""
+        return f"s:{owner}:{(where >> 12) & 0xFFFFFF}:{where & 0xFFF}:{number}"
+
+    def _describe(self, callee: int, symbol: Symbol | None) -> tuple[int, str]:
+        kind = self.tree.kind[callee]
+        if kind == K_SUBSCRIPT:
+            base = self._strip(self.tree.children[callee][0])
+            inner = self.symbol_at.get(base)
+            return 3, inner.key if inner else ""
+        if symbol is not None:
+            if symbol.kind == FIELD:
+                return 0, symbol.key
+            if symbol.kind == PARAMETER:
+                return 2, symbol.key
+            return 1, symbol.key
+        return (4 if kind == K_CALL else 5), ""
+
+    # -- values -------------------------------------------------------------------------------------------------
+
+    def _holds_function(self, i: int) -> bool:
+        """Whether a function's name stands below node `i`, other than to be called."""
+        if not self.taken:
+            return False
+        position = bisect_left(self.taken, i)
+        return position < len(self.taken) and self.taken[position] < self._end(i)
+
+    def _end(self, i: int) -> int:
+        """The first node after the subtree of `i`."""
+        children = self.tree.children
+        while children[i]:
+            i = children[i][-1]
+        return i + 1
+
+    def _may_carry(self, i: int) -> bool:
+        if self._holds_function(i):
+            return True
+        symbol = self.symbol_at.get(self._strip(i))
+        return symbol is not None and symbol.carrier in ("f", "a")
+
+    def _values(self, i: int) -> list[int]:
+        """Numbers of the symbols that the value of node `i` may come from."""
+        tree = self.tree
+        kind = tree.kind[i]
+        if kind == K_DECLREF or kind == K_MEMBER:
+            return self._named(i)
+        children = tree.children[i]
+        if kind == K_CALL:
+            return self._returned(i)
+        if not children:
+            return []
+        if kind == K_CAST or kind == K_PAREN:
+            return self._values(children[-1])
+        if kind == K_UNEXPOSED:
+            if len(children) == 1:
+                return self._va_arg(i) or self._values(children[0])
+            return [v for child in children if tree.kind[child] >= 100 for v in self._values(child)]
+        if kind == K_SUBSCRIPT:
+            return self._values(children[0])
+        if kind == K_UNARY:
+            return self._values(children[0])
+        if kind == K_CONDITIONAL:
+            return [v for child in children[1:] for v in self._values(child)]
+        if kind == K_BINARY:
+            operator = self._operator(i)
+            if operator in (clang.OP_ASSIGN, clang.OP_COMMA):
+                return self._values(children[-1])
+            return [v for child in children for v in self._values(child)] if operator in (6, 7) else []
+        if kind == K_STMTEXPR:
+            block = tree.children[children[0]]
+            return self._values(block[-1]) if block else []
+        if kind == K_GENERIC:
+            return [v for child in children[1:] if tree.kind[child] >= 100 for v in self._values(child)]
+        return []
+
+    def _named(self, i: int) -> list[int]:
+        symbol = self.symbol_at.get(i)
+        if symbol is None or symbol.number < 0 or not symbol.carrier:
+            return []
+        return [symbol.number]
+
+    def _returned(self, i: int) -> list[int]:
+        callee = self.site_at.get(i)
+        if callee is None:
+            return []
+        if callee < -1:
+            return [-callee - 2]
+        symbol = self.symbol_at.get(callee)
+        if symbol is not None and symbol.kind == FUNCTION:
+            return [self.symbols.number(f"r:{symbol.key}")] if symbol.returns else []
+        # A call through a pointer that stands inside another one's arguments: met first from outside.
+        self._call(i)
+        callee = self.site_at[i]
+        return [-callee - 2] if callee < -1 else []
+
+    def _va_arg(self, i: int) -> list[int]:
+        symbol = self.symbol_at.get(self._strip(i))
+        if symbol is not None and symbol.va_list and self.owner is not None:
+            return [self.symbols.number(f"a:{self.owner.key}")]
+        return []
+
+    def _flow(self, target: str, source: int, kind: int, where: int) -> None:
+        """Node `source` goes into the symbol with key `target`."""
+        values = self._values(source)
+        if not values:
+            return
+        number = self.symbols.number(target)
+        self.flow_numbers(number, values, kind, where)
+        if self._aliases(source):
+            for value in values:
+                self.unit.flows.append([value, number, ALIASED, where, self.caller])
+
+    def flow_numbers(self, target: int, values: list[int], kind: int, where: int) -> None:
+        """Each of `values` goes into the symbol `target`."""
+        for value in values:
+            if value != target:
+                self.unit.flows.append([target, value, kind, where, self.caller])
+
+    def _aliases(self, i: int) -> bool:
+        """Whether what is passed is the address of something that holds functions: it may be written through."""
+        tree = self.tree
+        while tree.kind[i] in _WRAPPERS and tree.children[i]:
+            i = tree.children[i][-1]
+        inner = self.symbol_at.get(self._strip(i))
+        if inner is None or inner.kind == FUNCTION:
+            return False
+        if tree.kind[i] == K_UNARY:
+            return bool(self.lib.getCursorUnaryOperatorKind(tree.cursor[i]) == clang.OP_ADDRESS)
+        return inner.carrier == "a"
+
+    # -- statements ---------------------------------------------------------------------------------------------
+
+    def _assign(self, i: int) -> None:
+        children = self.tree.children[i]
+        if self._operator(i) != clang.OP_ASSIGN or len(children) != 2:
+            return
+        left, right = children
+        inner = self._strip(left)
+        while self.tree.kind[inner] == K_SUBSCRIPT:
+            inner = self._strip(self.tree.children[inner][0])
+        symbol = self.symbol_at.get(inner)
+        if symbol is None:
+            targets = self._values(left) if self._holds_function(right) else []
+        elif symbol.carrier and symbol.number >= 0:
+            targets = [symbol.number]
+        elif self._holds_function(right):
+            targets = [self._forced(symbol, inner)]
+        else:
+            return
+        values = self._values(right)
+        if not values or not targets:
+            return
+        where = self.places.of(self.lib.getCursorLocation(self.tree.cursor[inner]))
+        for target in targets:
+            if target >= 0:
+                self.flow_numbers(target, values, ASSIGNED, where)
+
+    def _forced(self, symbol: Symbol, i: int) -> int:
+        """A key for something that is no pointer, yet a function's address is stored in it."""
+        if symbol.number < 0 and symbol.kind == LOCAL:
+            target = self.lib.getCursorReferenced(self.tree.cursor[i])
+            symbol.key = self.symbols.local_key(target)
+            symbol.number = self.symbols.number(symbol.key)
+        if symbol.number >= 0:
+            symbol.carrier = "v"
+        return symbol.number
+
+    def _declared(self, i: int) -> None:
+        tree = self.tree
+        children = tree.children[i]
+        if not children:
+            return
+        last = children[-1]
+        kind = tree.kind[last]
+        if kind < 100:
+            return
+        cursor = tree.cursor[i]
+        if kind == K_INITLIST:
+            symbol = self.symbols.known.get(cursor.d0) or self.symbols.of(cursor)
+            self.initialisers.variable(last, symbol, self.caller < 0)
+            return
+        symbol = self.symbols.known.get(cursor.d0) or self.symbols.local(cursor)
+        if symbol.carrier not in ("f", "v"):
+            if not self._holds_function(last):
+                return
+            symbol.number = symbol.number if symbol.number >= 0 else self._forced_local(symbol, cursor)
+        if symbol.number >= 0:
+            where = self.places.of(self.lib.getCursorLocation(cursor))
+            self.flow_numbers(symbol.number, self._values(last), INITIALISED, where)
+
+    def _forced_local(self, symbol: Symbol, cursor: Cursor) -> int:
+        symbol.key = self.symbols.local_key(cursor)
+        symbol.carrier = "v"
+        return self.symbols.number(symbol.key)
+
+    def _literal(self, i: int) -> None:
+        children = self.tree.children[i]
+        if children and self.tree.kind[children[-1]] == K_INITLIST:
+            self.initialisers.variable(children[-1], self.symbols.nothing, False)
+
+    def _return(self, i: int) -> None:
+        children = self.tree.children[i]
+        if children and self.owner is not None and (self.owner.returns or self._holds_function(children[0])):
+            where = self.places.of(self.lib.getCursorLocation(self.tree.cursor[i]))
+            self._flow(f"r:{self.owner.key}", children[0], RETURNED, where)
+
+    def _switch(self, i: int) -> None:
+        tree = self.tree
+        blocks = [c for c in tree.children[i] if tree.kind[c] == K_COMPOUND]
+        if not blocks:
+            return
+        marks: list[tuple[int, Symbol | None]] = []
+        for child in tree.children[blocks[0]]:
+            node = child
+            while tree.kind[node] in (K_CASE, K_DEFAULT) and tree.children[node]:
+                label = tree.children[node][0] if tree.kind[node] == K_CASE else node
+                symbol = self.symbol_at.get(self._strip(label)) if tree.kind[node] == K_CASE else None
+                marks.append((node, symbol))
+                node = tree.children[node][-1]
+        self._cases(i, marks)
+
+    def _cases(self, switch: int, marks: list[tuple[int, Symbol | None]]) -> None:
+        locate, tree = self.lib.getCursorLocation, self.tree
+        end = self.places.of(self.lib.getRangeEnd(self.lib.getCursorExtent(tree.cursor[switch])))
+        starts = [self.places.of(locate(tree.cursor[node])) for node, _ in marks]
+        for index, (_node, symbol) in enumerate(marks):
+            if symbol is None or symbol.kind != CONSTANT or symbol.number < 0:
+                continue
+            later = index + 1
+            # Labels that stand together share their statements.
+            while later < len(marks) and marks[later][0] == marks[later - 1][0] + self._label_size(marks[later - 1][0]):
+                later += 1
+            stop = starts[later] if later < len(marks) else end
+            self.unit.cases.append([self.caller, symbol.number, starts[index], stop])
+
+    def _label_size(self, node: int) -> int:
+        """Nodes of a case label itself, so that the next one nested directly below can be told."""
+        children = self.tree.children[node]
+        return children[-1] - node if children else 1
+
+
+_ACTIONS: dict[int, Callable[[Body, int], None]] = {
+    K_CALL: Body._call,
+    K_BINARY: Body._assign,
+    K_VAR: Body._declared,
+    K_RETURN: Body._return,
+    K_SWITCH: Body._switch,
+    K_COMPOUND_LITERAL: Body._literal,
+}
+_LATER = frozenset(_ACTIONS)

@@ -1,0 +1,264 @@
+"""Units to one body of facts: every function, record, place once, whatever unit told it.
+
+- `merge(units, programs)`: the `Merged` facts; the order of `units` does not matter.
+
+Headers and templates are told by every unit that reads them; the first unit by name gives the row, calls and
+references are united.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from graphs.index.facts import Unit, place
+
+
+class Function(NamedTuple):
+    """A definition; `programs` is a set of bits."""
+
+    key: str
+    place: int
+    last_line: int
+    static: bool
+    klass: str
+    signature: str
+    macro: str
+    constructor: bool
+    parameters: tuple[str, ...]
+    inline: bool
+    programs: int
+
+
+class Call(NamedTuple):
+    """A direct call: the caller's number or -1, the callee's key."""
+
+    caller: int
+    callee: str
+    place: int
+    programs: int
+
+
+class Site(NamedTuple):
+    """A call through a pointer."""
+
+    caller: int
+    place: int
+    kind: int
+    label: str
+    sources: tuple[str, ...]
+    arguments: tuple[tuple[int, tuple[str, ...]], ...]
+    klass: str
+    type: str
+    result: str
+    programs: int
+
+
+class Flow(NamedTuple):
+    """A value goes from one symbol to another, in a function (or -1)."""
+
+    target: str
+    source: str
+    kind: int
+    place: int
+    caller: int
+    programs: int
+
+
+@dataclass
+class Merged:
+    """Facts of all units, with one numbering of files.
+
+    Attributes
+    ----------
+    files : list of str
+        Sorted paths.
+    functions : list of Function
+        Sorted by path and name; callers are numbers into this list.
+    references : set of int
+        Each is symbol number, place and use packed into one integer; see `reference`.
+    """
+
+    files: list[str] = field(default_factory=list)
+    errors: dict[str, list[str]] = field(default_factory=dict)
+    file_programs: dict[str, int] = field(default_factory=dict)
+    functions: list[Function] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
+    sites: list[Site] = field(default_factory=list)
+    flows: list[Flow] = field(default_factory=list)
+    symbols: list[str] = field(default_factory=list)
+    references: list[int] = field(default_factory=list)
+    records: dict[str, tuple[str, int, list[tuple[str, str, str, str]]]] = field(default_factory=dict)
+    enums: dict[str, tuple[str, int, int]] = field(default_factory=dict)
+    variables: dict[tuple[str, int], tuple[str, bool, bool, int]] = field(default_factory=dict)
+    rows: list[tuple[str, str, int, tuple[tuple[str, str], ...]]] = field(default_factory=list)
+    cases: list[tuple[int, str, int, int]] = field(default_factory=list)
+
+
+def reference(symbol: int, where: int, use: int) -> int:
+    """A reference as one integer, sorted by symbol and place.
+
+    >>> unreference(reference(7, place(1, 20, 3), 2)) == (7, place(1, 20, 3), 2)
+    True
+    """
+    return (((symbol << 52) | where) << 3) | use
+
+
+def unreference(packed: int) -> tuple[int, int, int]:
+    """Symbol, place, use."""
+    return packed >> 55, (packed >> 3) & ((1 << 52) - 1), packed & 7
+
+
+class _Merger:
+    def __init__(self, units: list[Unit], programs: Mapping[str, int], everywhere: int) -> None:
+        self.units = units
+        self.programs = programs
+        self.everywhere = everywhere
+        self.out = Merged()
+        self.functions: dict[tuple[str, str], list[Any]] = {}
+
+    def run(self) -> Merged:
+        out = self.out
+        out.files = sorted({f for unit in self.units for f in unit.files} | {unit.path for unit in self.units})
+        out.symbols = sorted({key for unit in self.units for key in unit.keys})
+        self.file_number = {path: n for n, path in enumerate(out.files)}
+        self.symbol_number = {key: n for n, key in enumerate(out.symbols)}
+        for unit in self.units:
+            self._functions(unit)
+        self._number_functions()
+        calls: dict[tuple[int, str, int], int] = {}
+        sites: dict[tuple[int, int, str, str], list[Any]] = {}
+        flows: dict[tuple[str, str, int, int, int], int] = {}
+        references: set[int] = set()
+        for unit in self.units:
+            self._unit(unit, calls, sites, flows, references)
+        out.calls = [Call(*k, v) for k, v in sorted(calls.items())]
+        out.sites = [Site(*v) for _, v in sorted(sites.items())]
+        out.flows = [Flow(*k, v) for k, v in sorted(flows.items())]
+        out.references = sorted(references)
+        out.rows = sorted(set(out.rows), key=lambda row: (row[0], row[2], row[1]))
+        out.cases = sorted(set(out.cases))
+        return out
+
+    def _mask(self, unit: Unit) -> int:
+        return self.programs.get(unit.path, self.everywhere)
+
+    def _place(self, unit: Unit, where: int) -> int:
+        if where < 0:
+            return 0
+        files = self._files
+        return (files[where >> 36] << 36) | (where & ((1 << 36) - 1))
+
+    def _enter(self, unit: Unit) -> None:
+        self._files = [self.file_number[path] for path in unit.files]
+
+    def _functions(self, unit: Unit) -> None:
+        self._enter(unit)
+        mask = self._mask(unit)
+        for row in unit.functions:
+            key = unit.keys[row[0]]
+            path = unit.files[row[1] >> 36]
+            identity = (path, key.rpartition(":")[2])
+            found = self.functions.get(identity)
+            if found is None:
+                where = self._place(unit, row[1])
+                self.functions[identity] = [key, where, row[2], bool(row[3]), *row[4:8], tuple(row[8]), row[9], mask]
+            else:
+                found[-1] |= mask
+
+    def _number_functions(self) -> None:
+        order = sorted(self.functions)
+        self.out.functions = [Function(*self.functions[identity]) for identity in order]
+        self.function_number = {identity: n for n, identity in enumerate(order)}
+
+    def _unit(
+        self,
+        unit: Unit,
+        calls: dict[tuple[int, str, int], int],
+        sites: dict[tuple[int, int, str, str], list[Any]],
+        flows: dict[tuple[str, str, int, int, int], int],
+        references: set[int],
+    ) -> None:
+        self._enter(unit)
+        out, keys, mask = self.out, unit.keys, self._mask(unit)
+        files = self._files
+        low = (1 << 36) - 1
+        callers = [
+            self.function_number[unit.files[row[1] >> 36], keys[row[0]].rpartition(":")[2]] for row in unit.functions
+        ]
+        callers.append(-1)
+        for caller, callee, where in unit.calls:
+            entry = (callers[caller], keys[callee], (files[where >> 36] << 36) | (where & low))
+            calls[entry] = calls.get(entry, 0) | mask
+        for site in unit.sites:
+            self._site(unit, site, callers, sites, mask)
+        for target, source, kind, where, caller in unit.flows:
+            flow = (keys[target], keys[source], kind, self._place(unit, where), callers[caller])
+            flows[flow] = flows.get(flow, 0) | mask
+        numbers = [self.symbol_number[key] for key in keys]
+        rows = iter(unit.references)
+        references.update(
+            (((numbers[symbol] << 52) | (files[where >> 36] << 36) | (where & low)) << 3) | use
+            for symbol, use, where in zip(rows, rows, rows, strict=True)
+        )
+        if unit.errors:
+            out.errors[unit.path] = unit.errors
+        for path in unit.files:
+            out.file_programs[path] = out.file_programs.get(path, 0) | mask
+        self._declarations(unit, callers)
+
+    def _site(
+        self, unit: Unit, site: list[Any], callers: list[int], sites: dict[tuple[int, int, str, str], list[Any]], mask: int
+    ) -> None:
+        keys = unit.keys
+        caller, where, kind, label, sources, arguments, klass, kind_text, result = site
+        where = self._place(unit, where)
+        identity = (callers[caller], where, keys[result], label)
+        found = sites.get(identity)
+        if found is not None:
+            found[-1] |= mask
+            return
+        passed = tuple((position, tuple(keys[v] for v in values)) for position, values in arguments)
+        sites[identity] = [
+            callers[caller], where, kind, label, tuple(dict.fromkeys(keys[s] for s in sources)), passed, klass,
+            kind_text, keys[result], mask,
+        ]  # fmt: skip
+
+    def _declarations(self, unit: Unit, callers: list[int]) -> None:
+        out, keys = self.out, unit.keys
+        for number, keyword, where, fields in unit.records:
+            if keys[number] not in out.records:
+                members = [(keys[f], kind, carrier, klass) for f, kind, carrier, klass in fields]
+                out.records[keys[number]] = (keyword, self._place(unit, where), members)
+        for number, _where, constants in unit.enums:
+            owner = keys[number] if number >= 0 else ""
+            for constant, value, where in constants:
+                out.enums.setdefault(keys[constant], (owner, value, self._place(unit, where)))
+        for number, kind, where, static, defined in unit.variables:
+            if defined:
+                place_ = self._place(unit, where)
+                out.variables.setdefault((keys[number], place_), (kind, bool(static), True, self._mask(unit)))
+        for number, _row, string, where, items in unit.rows:
+            named = tuple((keys[a] if a >= 0 else "", keys[b]) for a, b in items)
+            out.rows.append((keys[number], string, self._place(unit, where), named))
+        for caller, constant, where, end in unit.cases:
+            out.cases.append((callers[caller], keys[constant], self._place(unit, where), self._place(unit, end)))
+
+
+def merge(units: Iterable[Unit], programs: Mapping[str, int], everywhere: int = 1) -> Merged:
+    """All facts once.
+
+    Parameters
+    ----------
+    units : iterable of Unit
+        In any order.
+    programs : mapping
+        Path of a C file to the bits of the programs it is linked into.
+    everywhere : int
+        Bits for units that no program lists, such as the common headers.
+    """
+    return _Merger(sorted(units, key=lambda unit: unit.path), programs, everywhere).run()
+
+
+__all__ = ["Call", "Flow", "Function", "Merged", "Site", "merge", "place", "reference", "unreference"]

@@ -1,0 +1,188 @@
+"""A precompiled header for the headers that most files begin with, and which files may safely use it.
+
+Reading a header ahead of a file can change what the file means, so a file is served only if
+
+- no macro that it defines is a word of the headers,
+- no macro of a header that it does not itself reach is a word of the file, and
+- clang finds no error (the parser then falls back to a plain parse).
+
+The headers' own facts are those of one small file that includes them all, `PSEUDO`.
+
+- `Header.build(parser, headers, scratch)`: the header, None when clang refuses it.
+- `header.serves(path)`: whether a file may use it; `header.unit`: the headers' facts.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from graphs.index import clang
+from graphs.index.facts import Unit
+from graphs.index.walk import walk
+
+if TYPE_CHECKING:
+    from graphs.index.parse import Parser
+
+PSEUDO = "<common headers>"
+SOURCE = "studykvm-common.h"
+
+_WORD = re.compile(r"[A-Za-z_]\w*")
+_DIRECTIVE = re.compile(
+    r"^[ \t]*#[ \t]*(include|define|undef|ifdef|ifndef|if|elif|else|endif)\b(.*)", re.MULTILINE
+)
+# A definition that yields to an earlier one: no other text of the header depends on which one it was.
+_YIELDING = re.compile(r"#[ \t]*ifndef[ \t]+(\w+)[ \t]*\n[ \t]*#[ \t]*define[ \t]+\1\b[^\n]*\n[ \t]*#[ \t]*endif")
+_COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
+
+
+class Header:
+    """A precompiled header and the words that decide whom it serves."""
+
+    def __init__(self, parser: Parser, file: Path, unit: Unit) -> None:
+        self.file = file
+        self.unit = unit
+        self.depends = [path for path in unit.depends if path != PSEUDO]
+        self._folders = [Path(parser.arguments[i + 1]) for i, w in enumerate(parser.arguments) if w == "-I"]
+        self._tree = parser.tree
+        self._roots = parser.roots
+        self._inside = {self._tree_path(path) for path in self.depends}
+        self._texts: dict[Path, _Text] = {}
+        self._reach: dict[Path, frozenset[Path]] = {}
+
+    @classmethod
+    def build(cls, parser: Parser, headers: list[str], scratch: Path) -> Header | None:
+        """Precompile `headers`; None when one is absent or clang reports an error."""
+        source = scratch / SOURCE
+        source.write_text("".join(f'#include "{name}"\n' for name in headers))
+        arguments = ["-xc-header", *parser.arguments[1:]]
+        tu = parser.parse(str(source), arguments, clang.PARSE_FOR_SERIALIZATION | clang.PARSE_INCOMPLETE)
+        if not tu:
+            return None
+        try:
+            if parser.errors(tu):
+                return None
+            file = scratch / "common.pch"
+            if parser.lib.saveTranslationUnit(tu, str(file).encode(), 0):
+                return None
+            unit = walk(tu, PSEUDO, str(source), parser.roots)
+            unit.depends = [p for p in parser.inclusions(tu, PSEUDO) if not p.endswith(SOURCE)]
+            return cls(parser, file, unit)
+        finally:
+            parser.lib.disposeTranslationUnit(tu)
+
+    def serves(self, path: str) -> bool:
+        """Whether the file means the same with the headers read first."""
+        full = self._tree / path
+        reached = self._reached(full)
+        common = reached & self._inside
+        if not common or self._forestalled(full, set(), set()):
+            return False
+        foreign = frozenset().union(*(self._read(p).defines for p in self._inside - common))
+        return not any(foreign & self._read(p).words for p in (full, *(reached - self._inside)))
+
+    def _forestalled(self, full: Path, defined: set[str], met: set[Path]) -> bool:
+        """Whether a macro is defined before a common header that has its name as a word."""
+        for directive, name in self._read(full).order:
+            if directive != "include":
+                defined.add(name)
+                continue
+            target = self._find(name, full.parent)
+            if target is None or target in met:
+                continue
+            met.add(target)
+            if target not in self._inside:
+                if self._forestalled(target, defined, met):
+                    return True
+                continue
+            below = {target, *(self._reached(target) & self._inside)} - met | {target}
+            met |= below
+            if any(not defined.isdisjoint(self._read(p).words) for p in below):
+                return True
+        return False
+
+    def _tree_path(self, path: str) -> Path:
+        for root, prefix in self._roots.items():
+            if prefix and path.startswith(prefix):
+                return Path(root + path[len(prefix) :])
+        return self._tree / path
+
+    def _reached(self, full: Path) -> frozenset[Path]:
+        """Files of the tree that a file includes, however deep, itself not counted."""
+        found = self._reach.get(full)
+        if found is not None:
+            return found
+        self._reach[full] = frozenset()
+        out: set[Path] = set()
+        for name in self._read(full).includes:
+            target = self._find(name, full.parent)
+            if target is None or target == full:
+                continue
+            out.add(target)
+            # What a common header really includes is known; its text may name more, under conditions.
+            deeper = self._reached(target)
+            out |= deeper & self._inside if target in self._inside else deeper
+        self._reach[full] = frozenset(out)
+        return self._reach[full]
+
+    def _find(self, name: str, beside: Path) -> Path | None:
+        return _locate(name, beside, tuple(self._folders))
+
+    def _read(self, full: Path) -> _Text:
+        found = self._texts.get(full)
+        if found is None:
+            try:
+                content = _COMMENT.sub(" ", full.read_text(errors="replace"))
+            except OSError:
+                content = ""
+            found = self._texts[full] = _Text(content)
+        return found
+
+
+class _Text:
+    """What a file's text holds, as far as the safety of a precompiled header goes.
+
+    Attributes
+    ----------
+    words, defines : frozenset of str
+        Identifiers; macros defined.
+    order : list of (str, str)
+        "include" with a name, "define" with a macro, in the order of the text; not those meant for Windows, nor
+        a definition under its own `#ifndef`, which yields to an earlier one.
+    """
+
+    def __init__(self, content: str) -> None:
+        self.words = frozenset(_WORD.findall(_YIELDING.sub(" ", content)))
+        self.order: list[tuple[str, str]] = []
+        conditions: list[str] = []
+        for directive, rest in _DIRECTIVE.findall(content):
+            word = _WORD.search(rest)
+            name = word[0] if word else ""
+            if directive in ("if", "ifdef", "ifndef"):
+                conditions.append(f"{directive} {name}" if directive != "if" else rest.strip())
+            elif directive in ("else", "elif"):
+                if conditions:
+                    conditions[-1] = ""
+            elif directive == "endif":
+                if conditions:
+                    conditions.pop()
+            elif "ifdef _WIN32" in conditions:
+                continue
+            elif directive == "include":
+                quoted = rest.strip()[1:].split('"')[0].split(">")[0]
+                self.order.append(("include", quoted))
+            elif f"ifndef {name}" not in conditions:
+                self.order.append(("define", name))
+        self.defines = frozenset(name for directive, name in self.order if directive == "define")
+        self.includes = tuple(name for directive, name in self.order if directive == "include")
+
+
+@cache
+def _locate(name: str, beside: Path, folders: tuple[Path, ...]) -> Path | None:
+    for folder in (beside, *folders):
+        path = folder / name
+        if path.is_file():
+            return path.resolve()
+    return None

@@ -1,0 +1,157 @@
+"""How a family of source trees is read without configuring it: profiles, which are data (`profiles/*.toml`).
+
+A profile names
+
+    [detect]        file, pattern, also: which trees it is for
+    [read]          flags, include folders, defines
+    [scratch]       headers that configure would write, text by name; {version} is filled in
+    [[generate]]    headers that the tree's own scripts write: command, stdin, output
+    [pch]           headers that most files begin with
+    [sets]          programs: which files are linked together, as globs or names
+    [generated_code]    where code made at run time is entered, and what it may call
+
+- `find(tree)`: the profile for a tree, None if no family knows it.
+- `Profile.prepare(tree, scratch)`: write the scratch headers; never into the tree.
+- `Profile.arguments(tree, scratch)`: the compiler's arguments.
+- `Profile.files(tree)`: the C files and the programs each belongs to.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from graphs.errors import GraphsError
+from graphs.index.builtin import builtin_headers
+
+FOLDER = Path(__file__).parent / "profiles"
+
+
+@dataclass
+class Profile:
+    """How to read the trees of one family.
+
+    Attributes
+    ----------
+    name : str
+        Family.
+    data : dict
+        The tables of its file.
+    """
+
+    name: str
+    data: dict[str, Any] = field(default_factory=dict)
+
+    def version(self, tree: Path) -> str:
+        """What the tree says it is."""
+        file = tree / self.data["detect"]["file"]
+        return file.read_text(errors="replace").strip()
+
+    def prepare(self, tree: Path, scratch: Path) -> list[str]:
+        """Write the headers that configure and make would; what failed is returned as messages."""
+        problems = []
+        version = self.version(tree)
+        for name, content in self.data.get("scratch", {}).items():
+            target = scratch / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(content.replace("{version}", version))
+        for rule in self.data.get("generate", []):
+            problem = self._generate(rule, tree, scratch)
+            if problem:
+                problems.append(problem)
+        return problems
+
+    def _generate(self, rule: dict[str, Any], tree: Path, scratch: Path) -> str:
+        words = {"tree": str(tree), "scratch": str(scratch), "python": sys.executable}
+        command = [word.format(**words) for word in rule["command"]]
+        output = rule.get("output")
+        if output:
+            (scratch / output).parent.mkdir(parents=True, exist_ok=True)
+        for folder in rule.get("folders", []):
+            (scratch / folder).mkdir(parents=True, exist_ok=True)
+        try:
+            with (tree / rule["stdin"]).open("rb") if "stdin" in rule else open("/dev/null", "rb") as source:
+                done = subprocess.run(command, stdin=source, capture_output=True, cwd=scratch, timeout=120, check=False)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return f"{output or command[0]} was not generated: {error}"
+        if done.returncode:
+            reason = done.stderr.decode(errors="replace").strip().splitlines()
+            return f"{output or command[0]} was not generated: {reason[-1] if reason else 'exit ' + str(done.returncode)}"
+        if output and not rule.get("writes"):
+            (scratch / output).write_bytes(done.stdout)
+        return ""
+
+    def arguments(self, tree: Path, scratch: Path) -> list[str]:
+        """Arguments for libclang, the scratch folder's headers before the tree's."""
+        read = self.data["read"]
+        words = ["-xc", *read.get("flags", []), "-nobuiltininc", "-isystem", str(builtin_headers())]
+        words += ["-I", str(scratch)]
+        for folder in read.get("include", []):
+            words += ["-I", str(tree / folder)]
+        for folder in read.get("scratch_include", []):
+            words += ["-I", str(scratch / folder)]
+        for header in read.get("preinclude", []):
+            words += ["-include", str(tree / header)]
+        for folder in read.get("include_last", []):
+            words += ["-idirafter", str(tree / folder)]
+        words += ["-idirafter", str(FOLDER / "stubs")]
+        words += [f"-D{name}" for name in read.get("defines", [])]
+        return words
+
+    def files(self, tree: Path) -> dict[str, tuple[str, ...]]:
+        """C files of the tree that are read, with the programs they are linked into."""
+        found: dict[str, list[str]] = {}
+        sets: dict[str, Any] = self.data["sets"]
+        for name, rule in sets.items():
+            members: list[str] = []
+            for part in rule.get("with", []):
+                members += self._members(self.data["parts"][part], tree)
+            members += self._members(rule, tree)
+            for path in members:
+                programs = found.setdefault(path, [])
+                if name not in programs:
+                    programs.append(name)
+        return {path: tuple(found[path]) for path in sorted(found)}
+
+    def _members(self, rule: dict[str, Any], tree: Path) -> list[str]:
+        out = []
+        unwanted = set(rule.get("without", []))
+        for pattern in rule.get("files", []):
+            if any(sign in pattern for sign in "*?["):
+                out += [p.relative_to(tree).as_posix() for p in sorted(tree.glob(pattern)) if p.is_file()]
+            elif (tree / pattern).is_file():
+                out.append(pattern)
+        return [path for path in out if path not in unwanted and not any(Path(path).match(u) for u in unwanted)]
+
+
+def load(name: str) -> Profile:
+    """The profile of that name.
+
+    Raises
+    ------
+    GraphsError
+        when there is none.
+    """
+    path = FOLDER / f"{name}.toml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in FOLDER.glob("*.toml")))
+        raise GraphsError(f"no profile named {name!r}; there are {known}")
+    return Profile(name, tomllib.loads(path.read_text()))
+
+
+def find(tree: Path) -> Profile | None:
+    """The profile whose family `tree` belongs to."""
+    for path in sorted(FOLDER.glob("*.toml")):
+        profile = load(path.stem)
+        detect = profile.data["detect"]
+        file = tree / detect["file"]
+        if not file.is_file() or not re.match(detect["pattern"], file.read_text(errors="replace")):
+            continue
+        if all((tree / name).exists() for name in detect.get("also", [])):
+            return profile
+    return None

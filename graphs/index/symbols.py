@@ -1,0 +1,339 @@
+"""Declarations to symbols: what a libclang cursor is called, of what type it is, and whether it can carry a function.
+
+- `Symbols(unit, places)`: the memory of one translation unit; every declaration is asked once, by its address.
+- `symbols.of(cursor)`: the `Symbol` of a referenced declaration.
+- `symbols.record(cursor)`: the `Record` of a struct or union, nested and anonymous members included.
+- `symbols.carrier(type)`: "f" pointer to function, "a" array of such, "v" pointer to void, "" anything else.
+- `symbols.signature(type)`: the class of a function type, e.g. ``i(ppi)``: integers, pointers, floats, structs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from graphs.index import clang
+from graphs.index.clang import Cursor, Type, text
+from graphs.index.facts import Unit
+
+if TYPE_CHECKING:
+    from graphs.index.places import Places
+
+FUNCTION, VARIABLE, LOCAL, PARAMETER, FIELD, CONSTANT, TYPENAME, OTHER = "fvlpmet?"
+
+
+@dataclass(slots=True)
+class Symbol:
+    """One declaration.
+
+    Attributes
+    ----------
+    kind : str
+        One of the letters that open a symbol's key.
+    number : int
+        Its key's number in the unit; -1 when it has no key (outside the tree and not a function, or not asked yet).
+    carrier : str
+        See `Symbols.carrier`.
+    carriers : tuple of int or None
+        For a function: positions of parameters that can carry a function.
+    """
+
+    kind: str
+    key: str
+    number: int
+    carrier: str = ""
+    carriers: tuple[int, ...] | None = None
+    variadic: bool = False
+    returns: str = ""
+    outside: bool = False
+    va_list: bool = False
+
+
+@dataclass(slots=True)
+class Record:
+    """A struct or union: `key` without the leading letter, and its fields in order.
+
+    Each field is (symbol, type, nested anonymous record or None).
+    """
+
+    key: str
+    fields: list[tuple[Symbol, Type, Record | None]] = field(default_factory=list)
+    by_address: dict[int, int] = field(default_factory=dict)
+    union: bool = False
+
+
+class Symbols:
+    """Symbols of one translation unit."""
+
+    def __init__(self, unit: Unit, places: Places) -> None:
+        self.unit = unit
+        self.places = places
+        self.lib = clang.library()
+        self.known: dict[int, Symbol] = {}
+        self.numbers: dict[str, int] = {}
+        self.records: dict[int, Record] = {}
+        self.nested: dict[int, str] = {}
+        self.carriers: dict[int, str] = {}
+        self.letters: dict[int, str] = {}
+        self.fixed: dict[str, int] = {}
+        self.function_key = ""
+        self.nothing = Symbol(OTHER, "", -1)
+
+    def number(self, key: str) -> int:
+        """The number of a key, new or old."""
+        found = self.numbers.get(key)
+        if found is None:
+            found = self.numbers[key] = len(self.unit.keys)
+            self.unit.keys.append(key)
+        return found
+
+    def of(self, cursor: Cursor) -> Symbol:
+        """The symbol that a declaration's cursor stands for."""
+        symbol = self.known.get(cursor.d0)
+        if symbol is None:
+            symbol = self.known[cursor.d0] = self._name(cursor)
+        return symbol
+
+    def _name(self, cursor: Cursor) -> Symbol:
+        kind = cursor.kind
+        if kind == clang.K_FUNCTION:
+            return self._function(cursor)
+        if kind == clang.K_VAR:
+            return self._variable(cursor)
+        if kind == clang.K_FIELD:
+            parent = self.lib.getCursorSemanticParent(cursor)
+            self.record(parent)
+            return self.known.get(cursor.d0, self.nothing)
+        if kind == clang.K_ENUMCONST:
+            return self._placed(cursor, CONSTANT)
+        if kind == clang.K_PARM:
+            # Its function was not entered yet: a parameter of a prototype or of a pointer's type.
+            return self.nothing
+        if kind in (clang.K_STRUCT, clang.K_UNION, clang.K_ENUM, clang.K_TYPEDEF):
+            return self._placed(cursor, TYPENAME)
+        return self.nothing
+
+    def _placed(self, cursor: Cursor, letter: str) -> Symbol:
+        path = self.places.path_of(cursor)
+        name = text(self.lib.getCursorSpelling(cursor))
+        if path is None or not name or "(" in name:
+            return Symbol(letter, "", -1, outside=True)
+        key = f"{letter}:{path}:{name}"
+        return Symbol(letter, key, self.number(key))
+
+    def _function(self, cursor: Cursor) -> Symbol:
+        lib = self.lib
+        name = text(lib.getCursorSpelling(cursor))
+        outside = False
+        if lib.getCursorLinkage(cursor) == clang.LINKAGE_INTERNAL:
+            definition = lib.getCursorDefinition(cursor)
+            path = self.places.path_of(definition if definition.d0 else cursor)
+            outside = path is None
+            key = f"f:{path or '<system>'}:{name}"
+        else:
+            outside = name.startswith("__builtin_") or name.startswith("__sync_")
+            key = f"f::{name}"
+        symbol = Symbol(FUNCTION, key, self.number(key), carrier="f", outside=outside)
+        kind = lib.getCursorType(cursor)
+        symbol.variadic = bool(lib.isFunctionTypeVariadic(kind))
+        self.fixed[key] = max(0, lib.getNumArgTypes(kind))
+        symbol.returns = self.carrier(lib.getResultType(kind))
+        symbol.carriers = tuple(
+            i for i in range(max(0, lib.getNumArgTypes(kind))) if self.carrier(lib.getArgType(kind, i))
+        )
+        return symbol
+
+    def _variable(self, cursor: Cursor) -> Symbol:
+        lib = self.lib
+        linkage = lib.getCursorLinkage(cursor)
+        name = text(lib.getCursorSpelling(cursor))
+        kind = lib.getCursorType(cursor)
+        carrier = self.carrier(kind)
+        if linkage == clang.LINKAGE_NONE:
+            # Seen through a reference only: a local of the function being walked.
+            return self.local(cursor)
+        if linkage == clang.LINKAGE_INTERNAL:
+            path = self.places.path_of(cursor)
+            if path is None:
+                return Symbol(VARIABLE, "", -1, carrier, outside=True)
+            key = f"v:{path}:{name}"
+        else:
+            key = f"v::{name}"
+        return Symbol(VARIABLE, key, self.number(key), carrier)
+
+    def local(self, cursor: Cursor) -> Symbol:
+        """Symbol of a local variable; it has a key only if it can carry a function."""
+        lib = self.lib
+        kind = lib.getCursorType(cursor)
+        carrier = self.carrier(kind)
+        if not carrier:
+            va_list = "va_list" in text(lib.getTypeSpelling(kind))
+            symbol = Symbol(LOCAL, "", -1, va_list=va_list)
+        else:
+            symbol = Symbol(LOCAL, self.local_key(cursor), -1, carrier)
+            symbol.number = self.number(symbol.key)
+        self.known[cursor.d0] = symbol
+        return symbol
+
+    def local_key(self, cursor: Cursor) -> str:
+        """Key of a local variable of the function being walked."""
+        _, line, column, _ = clang.expansion(self.lib.getCursorLocation(cursor))
+        name = text(self.lib.getCursorSpelling(cursor))
+        return f"l:{self.function_key[2:]}:{name}:{line}:{column}"
+
+    def parameter(self, cursor: Cursor, position: int) -> Symbol:
+        """Symbol of the parameter at `position` of the function being walked."""
+        key = f"p:{self.function_key}:{position}"
+        symbol = Symbol(PARAMETER, key, -1, self.carrier(self.lib.getCursorType(cursor)))
+        if symbol.carrier:
+            symbol.number = self.number(key)
+        self.known[cursor.d0] = symbol
+        return symbol
+
+    def record(self, cursor: Cursor) -> Record:
+        """The record that a struct's or union's cursor stands for (its definition, if there is one)."""
+        found = self.records.get(cursor.d0)
+        if found is not None:
+            return found
+        lib = self.lib
+        definition = lib.getCursorDefinition(cursor)
+        if definition.d0 and definition.d0 != cursor.d0:
+            record = self.record(definition)
+            self.records[cursor.d0] = record
+            return record
+        name = text(lib.getCursorSpelling(cursor))
+        if not name or "(" in name:
+            parent = lib.getCursorSemanticParent(cursor)
+            if parent.kind in (clang.K_STRUCT, clang.K_UNION):
+                self.record(parent)
+                found = self.records.get(cursor.d0)
+                if found is not None:
+                    return found
+            _, line, column, _ = clang.expansion(lib.getCursorLocation(cursor))
+            name = f"(unnamed at {line}:{column})"
+        path = self.places.path_of(cursor)
+        return self._fill(cursor, f"{path or '<system>'}:{name}", path is None)
+
+    def _fill(self, cursor: Cursor, key: str, outside: bool) -> Record:
+        lib = self.lib
+        record = self.records[cursor.d0] = Record(key, union=cursor.kind == clang.K_UNION)
+        found: list[Cursor] = []
+        lib.visitChildren(cursor, clang.VISITOR(lambda c, _p, _d: found.append(c) or 1), None)
+        inner = {c.d0: c for c in found if c.kind in (clang.K_STRUCT, clang.K_UNION)}
+        fields = [c for c in found if c.kind == clang.K_FIELD]
+        types = [lib.getCursorType(c) for c in fields]
+        used = set()
+        for child, kind in zip(fields, types, strict=True):
+            declared = self.declared(kind) if inner else None
+            name = text(lib.getCursorSpelling(child))
+            nested = None
+            if declared is not None and declared.d0 in inner and lib.Cursor_isAnonymous(declared):
+                used.add(declared.d0)
+                nested = self.records.get(declared.d0) or self._fill(declared, f"{key}.{name}", outside)
+            self._field(record, child, kind, f"m:{key}.{name}", nested, outside)
+        self._anonymous(record, inner, used, key, outside)
+        return record
+
+    def _anonymous(
+        self, record: Record, inner: dict[int, Cursor], used: set[int], key: str, outside: bool
+    ) -> None:
+        # Members of a struct or union without a name belong to the one around it.
+        for address, child in inner.items():
+            if address in used or not self.lib.Cursor_isAnonymousRecordDecl(child):
+                continue
+            nested = self._fill(child, key, outside)
+            position = self._position(record, child)
+            entry = (self.nothing, self.lib.getCursorType(child), nested)
+            record.fields.insert(position, entry)
+
+    def _position(self, record: Record, child: Cursor) -> int:
+        _, line, column, offset = clang.expansion(self.lib.getCursorLocation(child))
+        for index, where in enumerate(record.by_address.values()):
+            if where > offset:
+                return index
+        return len(record.fields)
+
+    def _field(
+        self, record: Record, cursor: Cursor, kind: Type, key: str, nested: Record | None, outside: bool
+    ) -> None:
+        symbol = Symbol(FIELD, key, self.number(key), self.carrier(kind), outside=outside)
+        self.known[cursor.d0] = symbol
+        record.by_address[cursor.d0] = clang.expansion(self.lib.getCursorLocation(cursor))[3]
+        record.fields.append((symbol, kind, nested))
+
+    def declared(self, kind: Type) -> Cursor | None:
+        """The struct or union that a type is, or is an array of."""
+        lib = self.lib
+        kind = lib.getCanonicalType(kind)
+        while kind.kind in clang.ARRAYS:
+            kind = lib.getCanonicalType(lib.getArrayElementType(kind))
+        if kind.kind != clang.T_RECORD:
+            return None
+        cursor: Cursor = lib.getTypeDeclaration(kind)
+        return cursor
+
+    def carrier(self, kind: Type) -> str:
+        """Whether values of a type can be functions: "f", "a", "v" or ""."""
+        found = self.carriers.get(kind.d0)
+        if found is not None:
+            return found
+        lib = self.lib
+        inner = lib.getCanonicalType(kind)
+        array = inner.kind in clang.ARRAYS
+        depth = 0
+        while True:
+            if inner.kind == clang.T_POINTER:
+                inner = lib.getPointeeType(inner)
+            elif inner.kind in clang.ARRAYS:
+                inner = lib.getCanonicalType(lib.getArrayElementType(inner))
+            else:
+                break
+            depth += 1
+        result = ""
+        if inner.kind in clang.FUNCTIONS:
+            result = "a" if array else "f"
+        elif inner.kind == clang.T_VOID and depth:
+            result = "a" if array else "v"
+        self.carriers[kind.d0] = result
+        return result
+
+    def function_type(self, kind: Type) -> Type | None:
+        """The function type behind pointers and arrays, or None."""
+        lib = self.lib
+        inner = lib.getCanonicalType(kind)
+        while inner.kind not in clang.FUNCTIONS:
+            if inner.kind == clang.T_POINTER:
+                inner = lib.getPointeeType(inner)
+            elif inner.kind in clang.ARRAYS:
+                inner = lib.getCanonicalType(lib.getArrayElementType(inner))
+            else:
+                return None
+        return inner
+
+    def signature(self, kind: Type) -> str:
+        """Class of a function type, e.g. ``v(pi)``; ``.`` closes a variadic one, ``?`` has no prototype."""
+        lib = self.lib
+        result = self._letter(lib.getResultType(kind))
+        if kind.kind == clang.T_FUNCTION_NOPROTO:
+            return result + "(?)"
+        letters = "".join(
+            self._letter(lib.getArgType(kind, i)) for i in range(max(0, lib.getNumArgTypes(kind)))
+        )
+        return f"{result}({letters}{'.' if lib.isFunctionTypeVariadic(kind) else ''})"
+
+    def _letter(self, kind: Type) -> str:
+        found = self.letters.get(kind.d0)
+        if found is None:
+            canonical = self.lib.getCanonicalType(kind).kind
+            if canonical == clang.T_VOID:
+                found = "v"
+            elif canonical == clang.T_POINTER or canonical in clang.ARRAYS:
+                found = "p"
+            elif clang.T_FIRST_FLOAT <= canonical <= clang.T_LAST_FLOAT:
+                found = "f"
+            elif canonical == clang.T_RECORD:
+                found = "s"
+            else:
+                found = "i"
+            self.letters[kind.d0] = found
+        return found

@@ -1,0 +1,198 @@
+"""One parsed file to its facts: declarations at file scope, function bodies, initialisers.
+
+- `walk(tu, path, full, roots)`: the `Unit` of a translation unit that libclang has parsed.
+
+Everything that stands in a file of the tree is taken, headers and included templates too; merging keeps one of each.
+The bodies are read by `bodies.Body`, initialisers by `initialisers.Initialisers`.
+"""
+
+from __future__ import annotations
+
+from graphs.index import clang
+from graphs.index.bodies import Body
+from graphs.index.clang import Cursor, Location, text
+from graphs.index.facts import DECLARATION, DEFINITION, Unit
+from graphs.index.places import Places
+from graphs.index.symbols import FIELD, Record, Symbols
+from graphs.index.tree import Tree
+
+
+class Walker:
+    """The walk over one translation unit."""
+
+    def __init__(self, tu: int, path: str, full: str, roots: dict[str, str]) -> None:
+        self.lib = clang.library()
+        self.tu = tu
+        self.unit = Unit(path)
+        self.places = Places(tu, self.unit, full, roots)
+        self.symbols = Symbols(self.unit, self.places)
+        self.tree = Tree()
+        self.body = Body(self.unit, self.tree, self.symbols, self.places)
+        self.seen: set[int] = set()
+
+    def run(self) -> Unit:
+        """Walk, and return the facts."""
+        top: list[Cursor] = []
+        self.lib.visitChildren(
+            self.lib.getTranslationUnitCursor(self.tu), clang.VISITOR(lambda c, _p, _d: top.append(c) or 1), None
+        )
+        for cursor in top:
+            location = self.lib.getCursorLocation(cursor)
+            if not self.places.low <= location.raw <= self.places.high and self._outside(location):
+                continue
+            if cursor.kind == clang.K_FUNCTION:
+                self._function(cursor, location)
+            elif cursor.kind == clang.K_VAR:
+                self._variable(cursor, location)
+            elif cursor.kind in (clang.K_STRUCT, clang.K_UNION):
+                self._record(cursor, location)
+            elif cursor.kind == clang.K_ENUM:
+                self._enum(cursor, location)
+            elif cursor.kind == clang.K_TYPEDEF:
+                self._typedef(cursor, location)
+        self.body.finish_records(self._record)
+        return self.unit
+
+    def _outside(self, location: Location) -> bool:
+        return self.places.name(clang.expansion(location)[0]) is None
+
+    def _reference(self, number: int, use: int, where: int) -> None:
+        if number >= 0 and where >= 0:
+            self.unit.references += (number, use, where)
+
+    def _function(self, cursor: Cursor, location: Location) -> None:
+        symbol = self.symbols.of(cursor)
+        where = self.places.of(location)
+        if not self.lib.isCursorDefinition(cursor):
+            self._reference(symbol.number, DECLARATION, where)
+            return
+        self._reference(symbol.number, DEFINITION, where)
+        self.symbols.function_key = symbol.key
+        self.tree.read(cursor)
+        names = self._parameters()
+        kind = self.lib.getCursorType(cursor)
+        end = clang.expansion(self.lib.getRangeEnd(self.lib.getCursorExtent(cursor)))[1]
+        self.unit.functions.append(
+            [
+                symbol.number,
+                where,
+                end,
+                self.lib.getCursorLinkage(cursor) == clang.LINKAGE_INTERNAL,
+                self.symbols.signature(kind),
+                text(self.lib.getTypeSpelling(kind)),
+                self._macro(location),
+                self._constructor(),
+                names,
+                bool(self.lib.Cursor_isFunctionInlined(cursor)),
+            ]
+        )
+        self.body.function(len(self.unit.functions) - 1, symbol)
+
+    def _parameters(self) -> list[str]:
+        names = []
+        tree = self.tree
+        for child in tree.children[0]:
+            if tree.kind[child] == clang.K_PARM:
+                self.symbols.parameter(tree.cursor[child], len(names))
+                names.append(text(self.lib.getCursorSpelling(tree.cursor[child])))
+        return names
+
+    def _macro(self, location: Location) -> str:
+        if not location.raw & 0x80000000:
+            return ""
+        written = self.places.text_at(location, 80)
+        size = 0
+        while size < len(written) and (written[size].isalnum() or written[size] == "_"):
+            size += 1
+        return written[:size]
+
+    def _constructor(self) -> bool:
+        tree = self.tree
+        for child in tree.children[0]:
+            if tree.kind[child] == clang.K_UNEXPOSED_ATTR:
+                location = self.lib.getCursorLocation(tree.cursor[child])
+                if "constructor" in self.places.text_at(location, 16, spelling=True):
+                    return True
+        return False
+
+    def _variable(self, cursor: Cursor, location: Location) -> None:
+        symbol = self.symbols.of(cursor)
+        where = self.places.of(location)
+        if symbol.number < 0:
+            return
+        defined = bool(self.lib.isCursorDefinition(cursor))
+        self._reference(symbol.number, DEFINITION if defined else DECLARATION, where)
+        static = self.lib.getCursorLinkage(cursor) == clang.LINKAGE_INTERNAL
+        kind = text(self.lib.getTypeSpelling(self.lib.getCursorType(cursor)))
+        self.unit.variables.append([symbol.number, kind, where, static, defined])
+        self.tree.read(cursor)
+        self.symbols.function_key = f"f:{self.unit.path}:"
+        self.body.variable(symbol)
+
+    def _record(self, cursor: Cursor, location: Location | None = None) -> None:
+        if not self.lib.isCursorDefinition(cursor) or cursor.d0 in self.seen:
+            return
+        self.seen.add(cursor.d0)
+        record = self.symbols.record(cursor)
+        where = self.places.of(location or self.lib.getCursorLocation(cursor))
+        if where < 0:
+            return
+        number = self.symbols.number(f"t:{record.key}")
+        self._reference(number, DEFINITION, where)
+        fields: list[list[object]] = []
+        self._fields(record, fields)
+        self.unit.records.append([number, "union" if record.union else "struct", where, fields])
+
+    def _fields(self, record: Record, rows: list[list[object]]) -> None:
+        for symbol, kind, nested in record.fields:
+            if symbol.kind == FIELD:
+                function = self.symbols.function_type(kind) if symbol.carrier in ("f", "a") else None
+                rows.append(
+                    [
+                        symbol.number,
+                        text(self.lib.getTypeSpelling(kind)),
+                        symbol.carrier,
+                        self.symbols.signature(function) if function is not None else "",
+                    ]
+                )
+            if nested is not None:
+                self._fields(nested, rows)
+
+    def _enum(self, cursor: Cursor, location: Location) -> None:
+        constants: list[Cursor] = []
+        self.lib.visitChildren(cursor, clang.VISITOR(lambda c, _p, _d: constants.append(c) or 1), None)
+        rows = []
+        for constant in constants:
+            if constant.kind != clang.K_ENUMCONST:
+                continue
+            symbol = self.symbols.of(constant)
+            where = self.places.of(self.lib.getCursorLocation(constant))
+            if symbol.number >= 0 and where >= 0:
+                self._reference(symbol.number, DEFINITION, where)
+                rows.append([symbol.number, self.lib.getEnumConstantDeclValue(constant), where])
+        where = self.places.of(location)
+        symbol = self.symbols.of(cursor)
+        if symbol.number >= 0:
+            self._reference(symbol.number, DEFINITION, where)
+        self.unit.enums.append([symbol.number, where, rows])
+
+    def _typedef(self, cursor: Cursor, location: Location) -> None:
+        symbol = self.symbols.of(cursor)
+        self._reference(symbol.number, DEFINITION, self.places.of(location))
+
+
+def walk(tu: int, path: str, full: str, roots: dict[str, str]) -> Unit:
+    """Facts of a parsed translation unit.
+
+    Parameters
+    ----------
+    tu : int
+        The CXTranslationUnit.
+    path, full : str
+        The file, in the tree and on disk.
+    roots : dict
+        Folders whose files belong to the tree: absolute prefix to the prefix of their path in the index.
+    """
+    return Walker(tu, path, full, roots).run()
+
+
