@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hypervisor import async_, posix_aio_compat
+from hypervisor import async_, posix_aio_compat, posix_aio_thread
 from hypervisor.aio import (
     qemu_aio_flush,
     qemu_aio_process_queue,
@@ -216,7 +216,7 @@ def test_one_worker_serves_one_after_the_other(disk):
 
 
 def test_idle_workers_end(disk, monkeypatch):
-    monkeypatch.setattr(posix_aio_compat, "IDLE_SECONDS", 0)
+    monkeypatch.setattr(posix_aio_thread, "IDLE_SECONDS", 0)
     bs, _ = disk
     done = Results()
     assert bdrv_aio_readv(bs, 0, vector(bytearray(512)), 1, done, None) is not None

@@ -26,13 +26,8 @@ from hypervisor.block import (
     bdrv_write,
     find_hdev_driver,
 )
-from hypervisor.block.raw_posix import (
-    ALIGNED_BUFFER_SIZE,
-    qiov_is_aligned,
-    raw_create_options,
-    raw_pread,
-    raw_pwrite,
-)
+from hypervisor.block.raw_posix import raw_create_options
+from hypervisor.block.raw_posix_io import ALIGNED_BUFFER_SIZE, qiov_is_aligned, raw_pread, raw_pwrite
 from hypervisor.block_int import (
     BDRV_O_CACHE_WB,
     BDRV_O_CREAT,
