@@ -13,7 +13,7 @@ to hold before they come is written here, straight to the file descriptor and so
          └╌╌► one write of the header makes the new state valid
 
 - `header_bytes(s, offset, data)`: what a write into the header may write just now
-- `is_reserved(s, cluster)`: do the copies lie there?
+- `is_reserved(s, cluster)`: does the state before, or a copy, lie there?
 
 Both versions of `qemu-img check` find at worst leaked clusters after a kill within `guarded`.
 """
@@ -23,6 +23,7 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+import stat
 from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -54,7 +55,10 @@ _PIECE = 4 << 20
 
 @dataclass
 class Shadow:
-    """The copies that the header names during an operation; clusters `start` to `end`."""
+    """The copies that the header names during an operation; clusters `start` to `end`.
+
+    `file_size` is what to cut the file to afterwards, 0 for a device.
+    """
 
     start: int
     end: int = 0
@@ -64,6 +68,7 @@ class Shadow:
     l1_offset: int = 0
     table: array[int] = field(default_factory=lambda: array("Q"))
     table_offset: int = 0
+    blocks: dict[int, array[int]] = field(default_factory=dict)
     snapshots: list[QCowSnapshot] | None = None
     snapshots_at: tuple[int, int] = (0, 0)
 
@@ -105,8 +110,12 @@ def header_bytes(s: BDRVQcowState, offset: int, data: bytes) -> bytes:
 
 
 def is_reserved(s: BDRVQcowState, cluster: int) -> bool:
-    """Whether the copies lie in this cluster, whatever its refcount."""
-    return s._shadow is not None and s._shadow.start <= cluster < s._shadow.end
+    """Whether the state before, or a copy of its tables, lies in this cluster, whatever its refcount is now."""
+    if s._shadow is None:
+        return False
+    index, within = divmod(cluster, s.cluster_size // 2)
+    block = s._shadow.blocks.get(index)
+    return block is not None and block[within] != 0
 
 
 def settle(s: BDRVQcowState, offset: int, data: bytes | bytearray | memoryview) -> None:
@@ -178,7 +187,8 @@ def _first_free(s: BDRVQcowState, file_size: int) -> int:
 
 def _make_copies(s: BDRVQcowState) -> Shadow:
     """Write copies of the L1 table, all L2 tables and all refcounts behind the end of the file."""
-    size = os.lseek(_fd(s), 0, os.SEEK_END)
+    info = os.fstat(_fd(s))
+    size = info.st_size if stat.S_ISREG(info.st_mode) else 0
     table, _ = refcounts_of(s)
     l1 = l1_of(s)
     per_block = s.cluster_size // 2
@@ -225,7 +235,8 @@ def _make_copies(s: BDRVQcowState) -> Shadow:
         first = index * per_block
         for cluster in range(max(shadow.start, first), min(shadow.end, first + per_block)):
             block[cluster - first] = 1
-        settle(s, at, be_bytes(block))
+        shadow.blocks[index] = block
+        settle(s, at, be_bytes(block[:]))
         shadow.table[index] = at
         at += s.cluster_size
     _settle_table(s, shadow.table_offset, shadow.table)
@@ -266,7 +277,9 @@ def _final_header(s: BDRVQcowState) -> bytes:
 def _abandon(s: BDRVQcowState) -> int:
     """Give the copies' place back, unless something was allocated behind it; 0 or -errno."""
     shadow, s._shadow = s._shadow, None
-    if shadow is None or max(s.free_cluster_index, s.refcount_table_offset >> s.cluster_bits) > shadow.start:
+    if shadow is None or not shadow.file_size:
+        return 0
+    if max(s.free_cluster_index, s.refcount_table_offset >> s.cluster_bits) > shadow.start:
         return 0
     try:
         os.ftruncate(_fd(s), shadow.file_size)
