@@ -37,8 +37,10 @@ _MARK = "\0studykvm "
 
 def recording_code(fid: int, code: CodeType, original: FunctionType, session: Session) -> CodeType:
     """Return code that records a call of function `fid` and calls `original`, whose code is `code`."""
+    names = code.co_varnames[: _parameter_count(code)]
+    # functions that differ in parameter names alone share a template, unless it must pass them by name
     template = _template(
-        code.co_varnames[: _parameter_count(code)],
+        names if code.co_kwonlyargcount else tuple(f"p{i}" for i in range(len(names))),
         code.co_argcount,
         code.co_posonlyargcount,
         code.co_kwonlyargcount,
@@ -62,6 +64,7 @@ def recording_code(fid: int, code: CodeType, original: FunctionType, session: Se
     consts = tuple(values.get(c, c) if isinstance(c, str) else c for c in template.co_consts)
     return template.replace(
         co_consts=consts,
+        co_varnames=names + template.co_varnames[len(names) :],
         co_name=code.co_name,
         co_qualname=code.co_qualname,
         co_filename=code.co_filename,

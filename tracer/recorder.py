@@ -72,7 +72,8 @@ class record:
             self._sink.start()
         self._recursion_limit = sys.getrecursionlimit()
         # every traced call takes a second frame
-        sys.setrecursionlimit(2 * self._recursion_limit + 100)
+        self._raised_limit = 2 * self._recursion_limit + 100
+        sys.setrecursionlimit(self._raised_limit)
         set_current(session)
         install(session)
         session.install_struct_hooks()
@@ -88,7 +89,8 @@ class record:
             return
         atexit.unregister(self.stop)
         if self.path is None:
-            self._trace = Trace.of(session.events, _functions(0), self._meta)
+            # a copy: calls that still run in other threads append their ends
+            self._trace = Trace.of(list(session.events), _functions(0), self._meta)
         else:
             self.damage = self._sink.finish()
             if self.damage is not None:
@@ -102,7 +104,8 @@ class record:
         set_current(None)
         uninstall()
         session.end()
-        sys.setrecursionlimit(self._recursion_limit)
+        if sys.getrecursionlimit() == self._raised_limit:
+            sys.setrecursionlimit(self._recursion_limit)
         return session
 
     def __enter__(self) -> Self:
