@@ -69,20 +69,6 @@ def strstart(str: str, val: str) -> tuple[int, str | None]:
 
 
 @traced
-def stristart(str: str, val: str) -> tuple[int, str | None]:
-    """`strstart` without regard to the case of ASCII letters."""
-    if str[: len(val)].lower() == val.lower():
-        return 1, str[len(val) :]
-    return 0, None
-
-
-@traced
-def qemu_fls(i: int) -> int:
-    """The position of the highest set bit of a 32-bit value, counted from 1; 0 for 0."""
-    return (i & 0xFFFFFFFF).bit_length()
-
-
-@traced
 def qemu_fdatasync(fd: int) -> int:
     """Force a file's data to the disk; raises OSError where C gives -1 and errno."""
     os.fdatasync(fd)

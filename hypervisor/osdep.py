@@ -33,12 +33,6 @@ def qemu_memalign(alignment: int, size: int) -> memoryview:
 
 
 @traced
-def qemu_vmalloc(size: int) -> memoryview:
-    """`size` zero bytes at the start of a page."""
-    return qemu_memalign(os.sysconf("SC_PAGESIZE"), size)
-
-
-@traced
 def qemu_vfree(ptr: object) -> None:
     """Free aligned memory; Python does, when the last view of it goes."""
 
@@ -47,12 +41,6 @@ def qemu_vfree(ptr: object) -> None:
 def qemu_set_cloexec(fd: int) -> None:
     """Have `fd` closed in programs that this one starts."""
     fcntl.fcntl(fd, fcntl.F_SETFD, fcntl.fcntl(fd, fcntl.F_GETFD) | fcntl.FD_CLOEXEC)
-
-
-@traced
-def socket_set_nonblock(fd: int) -> None:
-    """Have reads and writes of `fd` return at once."""
-    os.set_blocking(fd, False)
 
 
 @traced
@@ -67,14 +55,6 @@ def qemu_open(name: str, flags: int, mode: int = 0) -> int:
     fd = os.open(name, flags | os.O_CLOEXEC, mode)
     _open_fds.add(fd)
     return fd
-
-
-@traced
-def qemu_pipe() -> tuple[int, int]:
-    """A pipe with FD_CLOEXEC set: the descriptor to read, and the one to write."""
-    pair = os.pipe2(os.O_CLOEXEC)
-    _open_fds.update(pair)
-    return pair
 
 
 def close_fd(fd: int) -> None:

@@ -40,6 +40,8 @@ QEMU_AIO_TYPE_MASK = QEMU_AIO_READ | QEMU_AIO_WRITE | QEMU_AIO_IOCTL | QEMU_AIO_
 QEMU_AIO_MISALIGNED = 0x1000
 
 IDLE_SECONDS = 10
+STOP_SECONDS = 5
+"""How long the end of a program waits for a read or write that hangs in the kernel."""
 
 
 class qemu_paiocb(BlockDriverAIOCB):
@@ -118,13 +120,15 @@ pool = _Pool()
 
 @on_exit
 def _stop_workers() -> None:
-    with lock:
-        pool.stopping = True
-        pool.request_list.clear()
-        while cond.waiters:
-            cond.signal()
+    # Ctrl-C may have come while this thread held the lock; no worker holds it for long.
+    lock.acquire(timeout=1)
+    pool.stopping = True
+    pool.request_list.clear()
+    while cond.waiters:
+        cond.signal()
+    lock.release()
     for thread in pool.threads:
-        thread.join()
+        thread.join(STOP_SECONDS)
     pool.reset()
 
 

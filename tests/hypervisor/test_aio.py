@@ -245,6 +245,18 @@ def test_the_end_of_a_program_drops_what_is_under_way(tmp_path, monkeypatch):
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
 
 
+def test_ctrl_c_while_the_lock_is_held(tmp_path):
+    (tmp_path / "x").write_bytes(bytes(512))
+    with pytest.raises(KeyboardInterrupt), program("qemu-io"):
+        bdrv_init()
+        bs = bdrv_new("")
+        assert bdrv_open2(bs, str(tmp_path / "x"), 0, bdrv_find_format("raw")) == 0
+        assert bdrv_aio_readv(bs, 0, vector(bytearray(512)), 1, Results(), None) is not None
+        posix_aio_thread.mutex_lock(posix_aio_thread.lock)
+        raise KeyboardInterrupt
+    assert not workers() and not posix_aio_thread.lock.locked()
+
+
 def test_outside_the_main_thread(tmp_path):
     (tmp_path / "x").write_bytes(b"t" * 512)
     done, buf, errors = Results(), bytearray(512), []

@@ -15,18 +15,22 @@ from hypervisor.block import (
     bdrv_file_open,
     bdrv_find,
     bdrv_find_format,
+    bdrv_get_encrypted_filename,
     bdrv_init,
+    bdrv_is_encrypted,
     bdrv_iterate_format,
+    bdrv_key_required,
     bdrv_new,
     bdrv_open,
     bdrv_open2,
     bdrv_read,
+    bdrv_set_key,
     devices,
     path_combine,
     path_is_absolute,
 )
 from hypervisor.block.bdrv_open import MAX_CHAIN
-from hypervisor.block_int import BDRV_O_RDWR, BDRV_O_SNAPSHOT
+from hypervisor.block_int import BDRV_O_RDWR, BDRV_O_SNAPSHOT, BlockDriver
 from hypervisor.errors import HypervisorError
 from hypervisor.program import current, program
 
@@ -293,6 +297,29 @@ def test_change_callback_and_forced_format(tmp_path):
     assert bdrv_open2(bs, "x", 0, bdrv_find_format("raw")) == 0 and calls == ["drive"]
     bdrv_close(bs)
     assert calls == ["drive", "drive"] and bs.drv is None
+
+
+def test_keys():
+    given, changed = [], []
+    drv = BlockDriver(
+        format_name="locked",
+        bdrv_set_key=lambda bs, key: given.append((bs.filename, key)) or (0 if key == "sesame" else -1),
+    )
+    top, base = bdrv_new("ide0-hd0"), bdrv_new("")
+    for bs, name in ((top, "top"), (base, "base")):
+        bs.drv, bs.filename, bs.encrypted, bs.change_cb, bs.change_opaque = drv, name, 1, changed.append, name
+    top.backing_hd, top.backing_file = base, "base"
+    assert (bdrv_key_required(top), bdrv_is_encrypted(top)) == (1, 1)
+    assert bdrv_get_encrypted_filename(top) == "base"
+    assert bdrv_set_key(top, "wrong") < 0 and given == [("base", "wrong")] and not changed
+    assert bdrv_set_key(top, "sesame") == 0 and given[1:] == [("base", "sesame"), ("top", "sesame")]
+    assert bdrv_key_required(top) == 0 and changed == ["base", "top"]
+    plain = bdrv_new("")
+    plain.backing_hd = base
+    base.valid_key = 0
+    assert bdrv_key_required(plain) == 1 and bdrv_set_key(plain, "sesame") == 0
+    assert bdrv_set_key(bdrv_new(""), "sesame") == -1
+    assert bdrv_get_encrypted_filename(bdrv_new("")) is None
 
 
 def test_programs_do_not_nest():

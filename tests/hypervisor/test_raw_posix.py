@@ -9,19 +9,25 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hypervisor import quirks
+from hypervisor.aio import qemu_aio_flush
 from hypervisor.block import (
+    bdrv_aio_ioctl,
     bdrv_create,
     bdrv_delete,
+    bdrv_eject,
     bdrv_file_open,
     bdrv_find_format,
     bdrv_getlength,
     bdrv_init,
+    bdrv_ioctl,
+    bdrv_is_inserted,
     bdrv_new,
     bdrv_open,
     bdrv_open2,
     bdrv_pread,
     bdrv_pwrite,
     bdrv_read,
+    bdrv_set_locked,
     bdrv_truncate,
     bdrv_write,
     find_hdev_driver,
@@ -41,6 +47,7 @@ from hypervisor.program import linked, program
 from hypervisor.qemu_option_parameter import parse_option_parameters, set_option_parameter_int
 
 SIZE = 3 * ALIGNED_BUFFER_SIZE
+BLKGETSIZE64 = 0x80081272
 
 
 @pytest.fixture(autouse=True)
@@ -196,6 +203,29 @@ def test_a_host_device():
     set_option_parameter_int(options, "size", 512)
     assert bdrv_create(host, "/dev/zero", options) == -errno.ENOSPC
     assert bdrv_create(host, "missing", options) == -errno.EIO
+
+
+def test_requests_to_a_device():
+    bs, done = bdrv_new(""), []
+    assert bdrv_open(bs, "/dev/zero", 0) == 0
+    assert bdrv_ioctl(bs, BLKGETSIZE64, bytearray(8)) == -errno.ENOTTY
+    assert bdrv_aio_ioctl(bs, BLKGETSIZE64, bytearray(8), lambda o, r: done.append((o, r)), "op") is not None
+    qemu_aio_flush()
+    assert done == [("op", -errno.ENOTTY)]
+    nothing = bdrv_new("")
+    assert bdrv_ioctl(nothing, BLKGETSIZE64, None) == -errno.ENOTSUP
+    assert bdrv_aio_ioctl(nothing, BLKGETSIZE64, None, print, None) is None
+
+
+def test_a_cd_drive_without_a_disc(tmp_path, capsys):
+    (tmp_path / "cd").write_bytes(b"c" * 2048)
+    bs, buf = bdrv_new("ide1-cd0"), bytearray(4096)
+    assert bdrv_open2(bs, "cd", 0, bdrv_find_format("host_cdrom")) == 0
+    assert bdrv_is_inserted(bs) == 0, "a file is no drive and has no status"
+    assert bdrv_read(bs, 0, buf, 1) == -errno.EIO
+    bdrv_set_locked(bs, 0)
+    assert bdrv_eject(bs, 1) == 0 and bs.drv is not None
+    assert capsys.readouterr().err == "CDROMEJECT: Inappropriate ioctl for device\n"
 
 
 def test_a_floppy_is_reopened_after_a_second(tmp_path, monkeypatch):
