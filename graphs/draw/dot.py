@@ -5,6 +5,7 @@
 """
 
 from collections.abc import Mapping
+from xml.sax.saxutils import escape
 
 Attributes = Mapping[str, "str | int | float"]
 
@@ -25,8 +26,8 @@ def quote(value: str | int | float) -> str:
     """
     if isinstance(value, Markup):
         return f"<{value}>"
-    text = str(value).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-    return f'"{text}"'
+    lines = (_printable(line).replace("\\", "\\\\").replace('"', '\\"') for line in str(value).split("\n"))
+    return '"' + "\\n".join(lines) + '"'
 
 
 def html(text: str) -> str:
@@ -35,8 +36,11 @@ def html(text: str) -> str:
     >>> html("a<b> & c")
     'a&lt;b&gt; &amp; c'
     """
-    printable = "".join(c if c.isprintable() else "·" for c in text)
-    return printable.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
+    return escape(_printable(text), {'"': "&quot;"})
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else "·" for c in text)
 
 
 class Dot:

@@ -4,6 +4,7 @@ import fcntl
 from pathlib import Path
 
 import pytest
+
 from tests.truth.replay import replay_tools
 
 

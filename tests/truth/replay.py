@@ -3,9 +3,9 @@
 - `replay_tools(folder)`: all a*, b* and c* scenarios; each leaves NAME.trace and NAME.out in `folder`.
 - `replay_start(folder, name)`: a d* or e* scenario, up to its first turns of the main loop.
 
-Two writes that SETUP.md does not tell show in the recorded arguments and are made here: c03 commits two clusters,
-sectors 128 to 383; c33 finds the L2 table of snap.img in cluster 8 and its data in cluster 9, behind the
-snapshot's, so the image was written between c30 and c33. e07's dst.img was a qcow2 image.
+Two writes that SETUP.md does not tell show in the recorded arguments and are made here: c03 commits two
+clusters, sectors 128 to 383; c33 finds the L2 table of snap.img in cluster 8 and its data in cluster 9,
+behind the snapshot's, so the image was written between c30 and c33. e07's dst.img was a qcow2 image.
 """
 
 import contextlib

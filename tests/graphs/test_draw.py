@@ -1,0 +1,189 @@
+"""Drawings: right content, every format, readable without `dot` and without any font of the system."""
+
+import os
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+
+from graphs.calls import CallTable
+from graphs.draw import callgraph, engine, picture, structures
+from graphs.draw.dot import Dot, Markup
+from graphs.draw.picture import Arrow, Box, Picture
+from graphs.errors import GraphsError
+from tracer import Struct, record, symbol, traced
+
+C_FILE = "block.c"
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def texts(dot: str) -> list[str]:
+    root = ElementTree.fromstring(engine.render(dot, "svg"))
+    return [element.text for element in root.iter(f"{SVG}text")]
+
+
+def table(*rows: tuple[int, str]) -> CallTable:
+    calls = CallTable()
+    for depth, function in rows:
+        calls.append(depth, ("block.c", function), 0)
+    return calls
+
+
+def test_counts_are_those_of_the_calls():
+    graph = callgraph.of_calls(table((0, "f"), (1, "g"), (1, "g"), (0, "g"), (0, "f"), (1, "g")), "t")
+    assert {box.name: box.weight for box in graph.boxes.values()} == {"f": 2, "g": 4}
+    assert {ends: arrow.weight for ends, arrow in graph.arrows.items()} == {("block.c:f", "block.c:g"): 3}
+
+
+def test_a_small_graph_is_drawn_whole_with_frames_and_a_legend():
+    dot = picture.to_dot(callgraph.of_calls(table((0, "bdrv_open2"), (1, "raw_open")), "my title"))
+    shown = " ".join(texts(dot))
+    for word in ("bdrv_open2", "raw_open", "block.c", "my title", "2 functions"):
+        assert word in shown
+
+
+def test_twins_become_one_box_and_helpers_small_print():
+    boxes = {name: Box(name, "a.c", 1) for name in ("top", "one", "two", "three", "help")}
+    arrows = {("top", name): Arrow() for name in ("one", "two", "three")}
+    arrows |= {(name, "help"): Arrow() for name in ("one", "two", "top")}
+    small = picture.condense(Picture("", boxes, arrows), 4)
+    assert {box.title: box.also for box in small.boxes.values()} == {
+        "top": ("help",),
+        "one": ("help",),
+        "two": ("help",),
+        "three": (),
+    }
+    probes = {name: Box(name, "a.c", 2) for name in ("find", "cow", "qcow", "vmdk", "raw")}
+    joined = picture.condense(
+        Picture("", probes, {("find", name): Arrow(2) for name in list(probes)[1:]}), 99
+    )
+    assert {box.title: box.weight for box in joined.boxes.values()} == {"find": 2, "cow and 3 more": 8}
+    assert joined.arrows == {("find", "cow"): Arrow(8)}
+
+
+@pytest.mark.parametrize("limit", [5, 20, 60])
+def test_condensing_keeps_every_name(limit):
+    boxes = {f"f{n}": Box(f"f{n}", f"{n % 5}.c", n) for n in range(200)}
+    arrows = {
+        (f"f{n}", f"f{m}"): Arrow() for n in range(200) for m in (2 * n + 1, 2 * n + 2, 3 * n + 1) if m < 200
+    }
+    small = picture.condense(Picture("", boxes, arrows), limit)
+    assert len(small.boxes) <= limit
+    assert {
+        name for box in small.boxes.values() for name in (box.name, *box.twins, *box.also)
+    } == boxes.keys()
+
+
+def test_a_big_graph_has_about_the_shape_of_a_page():
+    boxes = {f"f{n}": Box(f"function_{n}", f"{n % 4}.c", n) for n in range(300)}
+    arrows = {(f"f{n}", f"f{m}"): Arrow() for n in range(300) for m in (2 * n + 1, 2 * n + 2) if m < 300}
+    width, height = engine.size(picture.to_dot(Picture("big", boxes, arrows)))
+    assert 0.5 < width / height < 3
+
+
+def test_odd_names_are_quoted():
+    odd = 'a"b\\n<c>&{d}|\x00\n'
+    graph = Picture(
+        odd, {odd: Box(odd, odd, 2, odd, (odd,), (odd,)), "x": Box("x", "")}, {(odd, "x"): Arrow(2, odd)}
+    )
+    assert any("<c>&{d}|" in text for text in texts(picture.to_dot(graph)))
+
+
+@pytest.mark.parametrize(
+    ("ending", "start"), [("svg", b"<?xml"), ("png", b"\x89PNG"), ("pdf", b"%PDF"), ("dot", b"digraph")]
+)
+def test_every_format_is_written(tmp_path, ending, start):
+    path = tmp_path / "new" / f"out.{ending}"
+    engine.write(picture.to_dot(callgraph.of_calls(table((0, "f")), "t")), path)
+    assert path.read_bytes().startswith(start)
+
+
+def test_an_unknown_format_is_explained(tmp_path):
+    with pytest.raises(GraphsError, match=r"cannot draw a jpeg; name it out\.svg"):
+        engine.write("digraph {}", tmp_path / "out.jpeg")
+
+
+def test_the_picture_is_the_same_without_dot_and_without_fonts(tmp_path):
+    dot = Dot({"fontname": engine.FONT}, {"fontname": engine.FONT})
+    dot.node("a", {"label": Markup("<b>bdrv_open2</b> ×3 → größe")})
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    (bare / "fonts.conf").write_text("<fontconfig></fontconfig>")
+    code = "import sys; from graphs.draw import engine; engine.write(sys.argv[1], 'out.png')"
+    environment = {"PATH": str(bare), "HOME": str(bare), "FONTCONFIG_FILE": str(bare / "fonts.conf")}
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
+    command = [sys.executable, "-c", code, dot.text()]
+    result = subprocess.run(command, env=environment, cwd=bare, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert (bare / "out.png").read_bytes() == engine.render(dot.text(), "png")
+
+
+class BlockDriver(Struct):
+    format_name: str = ""
+
+
+class BlockDriverState(Struct):
+    device_name: str = ""
+    drv: BlockDriver | None = None
+    backing_hd: "BlockDriverState | None" = None
+    total_sectors: int = 0
+    read_only: int = 0
+
+
+bdrv_raw = symbol(BlockDriver(format_name="raw"), "bdrv_raw")
+
+
+@traced
+def bdrv_open2(bs):
+    bs.drv = bdrv_raw
+    bs.backing_hd = BlockDriverState(device_name="base")
+    bs.total_sectors = 1 << 40
+
+
+@pytest.fixture
+def trace():
+    with record() as recording:
+        top = BlockDriverState(device_name="hda")
+        bdrv_open2(top)
+        bdrv_open2(top.backing_hd)
+    return recording.trace
+
+
+def test_structures_show_fields_pointers_and_what_is_new(trace):
+    step, since = structures.find_step(trace, "bdrv_open2:exit")
+    dot = structures.to_dot(trace, step, since)
+    shown = texts(dot)
+    assert "BlockDriverState#1" in shown and "&bdrv_raw" in shown
+    assert "0x10000000000" in shown
+    assert '"BlockDriverState#1":"backing_hd":e -> "BlockDriverState#2"' in dot
+    assert '"BlockDriverState#1":"drv":e -> "&bdrv_raw"' in dot
+    assert "1 field is 0, NULL or empty" in " ".join(shown)
+    at_entry = structures.to_dot(trace, *structures.find_step(trace, "bdrv_open2"))
+    assert "backing_hd" not in at_entry
+
+
+def test_places_name_the_kth_call(trace):
+    first, second = trace.calls(function="bdrv_open2")
+    assert structures.find_step(trace, "bdrv_open2#2") == (second.step, second.step - 1)
+    assert structures.find_step(trace, "bdrv_open2:exit#1") == (first.exit_step, first.step)
+    assert structures.find_step(trace, "3") == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("bdrv_open", "did you mean bdrv_open2"),
+        ("bdrv_open2#9", "#1 to #2"),
+        ("999", "this trace has steps 0 to"),
+        ("a:b:c", "is no place"),
+    ],
+)
+def test_a_wrong_place_is_explained(trace, place, said):
+    with pytest.raises(GraphsError, match=said):
+        structures.find_step(trace, place)
+
+
+def test_no_such_structure_is_explained(trace):
+    with pytest.raises(GraphsError, match="no QemuOpts exists at step 0"):
+        structures.to_dot(trace, 0, -1, ["QemuOpts"])
