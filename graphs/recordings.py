@@ -120,7 +120,7 @@ def load(name: str) -> Recording:
     ['qemu-img', 'create', '-f', 'raw', 'base_raw.img', '64M']
     """
     path = Path(name)
-    if path.exists():
+    if name not in names() and path.exists():
         return _load_outside(path)
     fits = [name] if name in names() else [known for known in names() if known.startswith(name)]
     if len(fits) != 1:
