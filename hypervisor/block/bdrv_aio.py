@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import errno
 from functools import cmp_to_key
 from typing import Any
 
@@ -54,7 +55,6 @@ from tracer import Struct, symbol, traced
 C_FILE = "block.c"
 
 IOV_MAX = 1024
-_EIO = 5
 
 
 class MultiwriteCallback(Struct):
@@ -290,9 +290,9 @@ def bdrv_aio_multiwrite(bs: BlockDriverState, reqs: list[BlockRequest], num_reqs
         mcb.num_requests += 1
         if bdrv_aio_writev(bs, req.sector, req.qiov, req.nb_sectors, multiwrite_cb, mcb) is None:
             if i == 0:
-                req.error = -_EIO
+                req.error = -errno.EIO
                 return -1
-            multiwrite_cb(mcb, -_EIO)
+            multiwrite_cb(mcb, -errno.EIO)
             break
     mcb.num_requests -= 1
     if mcb.num_requests == 0 and mcb.error == 0:
