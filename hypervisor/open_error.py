@@ -4,14 +4,25 @@ The block layer of 0.12.4 gives nothing but an errno. QEMU 7.2 says which of the
 files is meant and what is wrong with it, and its tests compare that.
 
 - `why_not_open(filename, code, fmt) -> str`
+- `warn_if_guessed(bs, fmt)`: 7.2's warning about images without a known format.
+- `open_quietly(filename, drv, read_only)`: open one file of a chain alone.
 - `cache_flags(mode) -> int or None`
 """
 
 import errno
 import os
+import sys
 
-from hypervisor.block_int import BDRV_O_CACHE_WB, BDRV_O_NOCACHE
-from hypervisor.wording import cause
+from hypervisor.block import (
+    bdrv_delete,
+    bdrv_find_format,
+    bdrv_getlength,
+    bdrv_new,
+    find_image_format,
+    path_combine,
+)
+from hypervisor.block_int import BDRV_O_CACHE_WB, BDRV_O_NOCACHE, BDRV_O_RDWR, BlockDriver, BlockDriverState
+from hypervisor.wording import cause, modern
 
 _CACHE = {
     "none": BDRV_O_NOCACHE,
@@ -23,9 +34,39 @@ _CACHE = {
 }
 
 
+_GUESSED = """\
+WARNING: Image format was not specified for '{}' and probing guessed raw.
+         Automatically detecting the format is dangerous for raw images, write operations on block 0 \
+will be restricted.
+         Specify the 'raw' format explicitly to remove the restrictions."""
+
+
+def warn_if_guessed(bs: BlockDriverState, fmt: str | None) -> None:
+    """Say that an image to be written is taken for raw because nothing else was recognised."""
+    if modern() and fmt is None and not bs.read_only and bs.drv and bs.drv.format_name == "raw":
+        print(_GUESSED.format(bs.filename), file=sys.stderr)
+
+
 def cache_flags(mode: str) -> int | None:
     """Give the BDRV_O_* bits of a cache mode; None for an unknown one."""
     return _CACHE.get(mode)
+
+
+def open_quietly(filename: str, drv: BlockDriver, read_only: bool) -> tuple[int, BlockDriverState]:
+    """Open an image without its backing file, as 7.2's BDRV_O_NO_BACKING does; 0 or -errno, and it."""
+    bs = bdrv_new("")
+    bs.drv, bs.filename = drv, filename
+    bs.opaque = drv.instance_size() if drv.instance_size else None
+    assert drv.bdrv_open is not None
+    ret = drv.bdrv_open(bs, filename, BDRV_O_CACHE_WB | (0 if read_only else BDRV_O_RDWR))
+    if ret in (-errno.EACCES, -errno.EPERM) and not read_only:
+        ret, read_only = drv.bdrv_open(bs, filename, BDRV_O_CACHE_WB), True
+    bs.read_only = int(read_only)
+    if ret < 0:
+        bs.drv = None
+    else:
+        bs.total_sectors = bdrv_getlength(bs) // 512
+    return ret, bs
 
 
 def why_not_open(filename: str, code: int, fmt: str | None) -> str:
@@ -45,7 +86,16 @@ def why_not_open(filename: str, code: int, fmt: str | None) -> str:
     except OSError as wrong:
         return f"Could not open '{filename}': {wrong.strerror}"
     if os.path.isdir(filename):
-        return "A regular file was expected, but a directory was given"
+        return f"Could not open '{filename}': Is a directory" if fmt else "Is a directory"
+    drv = bdrv_find_format(fmt) if fmt else find_image_format(filename)
+    if drv is not None:
+        ret, bs = open_quietly(filename, drv, True)
+        if ret == 0:
+            backing, backing_fmt = path_combine(1024, filename, bs.backing_file), bs.backing_format
+            bdrv_delete(bs)
+            if backing_fmt and bdrv_find_format(backing_fmt) is None:
+                return f"Could not open backing file: Unknown driver '{backing_fmt}'"
+            return f"Could not open backing file: {why_not_open(backing, code, backing_fmt or None)}"
     if fmt not in (None, "raw") and code in (-errno.EINVAL, -errno.EPERM):
         return f"Image is not in {fmt} format"
     return f"Could not open '{filename}': {cause(code)}"

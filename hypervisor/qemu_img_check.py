@@ -40,7 +40,7 @@ def check(found: dict[str, str], operands: list[str]) -> int:
         usage_error("Expecting one image file name")
     as_json = output_format(found)
     filename = operands[0]
-    bs = open_image(filename, found.get("f"), cache_mode(found.get("T"), what="source cache"))
+    bs = open_image(filename, found.get("f"), cache_mode(found.get("T"), what="source cache"), True)
     ret = bdrv_check(bs)
     if ret == -errno.ENOTSUP:
         print("qemu-img: This image format does not support checks", file=sys.stderr)

@@ -13,16 +13,15 @@ from typing import NoReturn
 
 from hypervisor.block import (
     bdrv_find_format,
-    bdrv_getlength,
     bdrv_is_encrypted,
     bdrv_iterate_format,
     bdrv_new,
     bdrv_open2,
     find_image_format,
 )
-from hypervisor.block_int import BDRV_O_CACHE_WB, BDRV_O_RDWR, BlockDriver, BlockDriverState
+from hypervisor.block_int import BDRV_O_CACHE_WB, BlockDriver, BlockDriverState
 from hypervisor.getopt import Getopt
-from hypervisor.open_error import cache_flags, why_not_open
+from hypervisor.open_error import cache_flags, open_quietly, warn_if_guessed, why_not_open
 from hypervisor.wording import modern, not_modelled
 from tracer import traced
 
@@ -185,25 +184,16 @@ def open_image(
     if ret < 0:
         why = f": {why_not_open(filename, ret, fmt)}" if modern() else ""
         error(f"Could not open '{filename}'{why}")
+    warn_if_guessed(bs, fmt)
     return bs
 
 
-def open_alone(filename: str, fmt: str | None) -> BlockDriverState:
+def open_alone(filename: str, fmt: str | None, read_only: bool = False) -> BlockDriverState:
     """Open an image without its backing file, which need not be there, or exit."""
-    bs = bdrv_new("")
     drv = find_format(fmt, filename) or find_image_format(filename)
-    ret = -errno.ENOENT
-    if drv is not None and drv.bdrv_open is not None:
-        bs.drv, bs.filename = drv, filename
-        bs.opaque = drv.instance_size() if drv.instance_size else None
-        ret = drv.bdrv_open(bs, filename, BDRV_O_RDWR | BRDV_O_FLAGS)
-        if ret in (-errno.EACCES, -errno.EPERM):
-            ret = drv.bdrv_open(bs, filename, BRDV_O_FLAGS)
-            bs.read_only = 1
-    if ret < 0:
-        bs.drv = None
+    ret, bs = (-errno.ENOENT, None) if drv is None else open_quietly(filename, drv, read_only)
+    if bs is None or ret < 0:
         error(f"Could not open '{filename}': {why_not_open(filename, ret, fmt)}")
-    bs.total_sectors = bdrv_getlength(bs) // 512
     return bs
 
 

@@ -2,7 +2,7 @@
 
 - `img_compare(argc, argv)`: 0 if the content is the same, 1 if not, more on errors.
 - `img_map(argc, argv)`: for every stretch of the disk, which file of the chain has it, where.
-- `Extent`, `extent_at(bs, offset, length)`: one stretch of one image.
+- `Extent`, `extent_at(bs, offset, length)`: one stretch of one image; `chain_extent` of a chain.
 
 They are not traced, but ask through the block layer, which is. The words are those of 7.2.
 """
@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from hypervisor.block import bdrv_delete, bdrv_getlength, bdrv_is_allocated, bdrv_read
 from hypervisor.block_int import BlockDriverState
 from hypervisor.qemu_img_common import cache_mode, error, open_image, options, output_format, usage_error
-from hypervisor.qemu_img_create import parse_size
+from hypervisor.qemu_img_create import size_argument
 
 _CHUNK = 2 * 1024 * 1024
 _QCOW_COMPRESSED = 1 << 63
@@ -107,7 +107,7 @@ def extent_at(bs: BlockDriverState, offset: int, length: int) -> Extent:
     return Extent(offset, length, 0, True, False, True, place + within, bs.opaque.hd.filename)
 
 
-def _chain_extent(bs: BlockDriverState, offset: int, length: int) -> Extent:
+def chain_extent(bs: BlockDriverState, offset: int, length: int) -> Extent:
     """Describe the stretch at `offset` by the first file of the chain that has it."""
     below: BlockDriverState | None = bs
     depth = 0
@@ -127,7 +127,7 @@ def extents(bs: BlockDriverState, start: int, end: int) -> Iterator[Extent]:
     """Give all stretches between two places, each as long as it can be."""
     current: Extent | None = None
     while start < end:
-        found = _chain_extent(bs, start, end - start)
+        found = chain_extent(bs, start, end - start)
         start += found.length
         if current is not None and current.joins(found):
             current = replace(current, length=current.length + found.length)
@@ -175,7 +175,7 @@ class _Pair:
         """Say where the two differ first, within their common length; None if they do not."""
         offset, end = 0, min(self.sizes)
         while offset < end:
-            a, b = (_chain_extent(bs, offset, end - offset) for bs in self.images)
+            a, b = (chain_extent(bs, offset, end - offset) for bs in self.images)
             if strict and (a.present, a.data, a.zero) != (b.present, b.data, b.zero):
                 return f"Strict mode: Offset {offset} block status mismatch!"
             length = min(a.length, b.length)
@@ -195,7 +195,7 @@ class _Pair:
         bs, name = self.images[which], self.names[which]
         offset, end = min(self.sizes), max(self.sizes)
         while offset < end:
-            extent = _chain_extent(bs, offset, end - offset)
+            extent = chain_extent(bs, offset, end - offset)
             length = extent.length
             if not extent.zero:
                 length = min(length, _CHUNK)
@@ -273,11 +273,11 @@ def img_map(argc: int, argv: list[str]) -> int:
     if len(operands) != 1:
         usage_error("Expecting one image file name")
     as_json = output_format(found)
-    start = parse_size(found.get("s", "0"), "start offset")
+    start = size_argument(found.get("s", "0"), "start offset")
     bs = open_image(operands[0], found.get("f"), read_only=True)
     end = bdrv_getlength(bs)
     if "l" in found:
-        end = min(end, start + parse_size(found["l"], "max length"))
+        end = min(end, start + size_argument(found["l"], "max length"))
     if as_json:
         print("[", end="")
         held: Extent | None = None

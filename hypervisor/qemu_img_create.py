@@ -10,6 +10,7 @@ given, checks before it prints "Formatting", and prints option values without qu
 import errno
 import os
 import re
+import sys
 
 from hypervisor.block import (
     bdrv_create,
@@ -81,19 +82,37 @@ def old_options(drv: BlockDriver, text: str) -> str:
     return ",".join(kept)
 
 
-def parse_size(text: str, what: str = "image size") -> int:
-    """Read a size as 7.2's command line does, or exit."""
+def parse_size(text: str) -> int:
+    """Read a size as 7.2's command line does.
+
+    Raises
+    ------
+    ValueError
+        It is none.
+    OverflowError
+        It does not fit into 63 bits.
+    """
     match = _SIZE.match(text)
     if match is None:
+        raise ValueError(text)
+    shift = 10 * "bkmgtpe".find(match[3].lower() or "b")
+    size = (int(match[1]) << shift) + int(float("0" + (match[2] or ".0")) * (1 << shift))
+    if size >= 1 << 63:
+        raise OverflowError(text)
+    return size
+
+
+def size_argument(text: str, what: str = "image size") -> int:
+    """Read a size from the command line, or exit."""
+    try:
+        return parse_size(text)
+    except ValueError:
         error(
             f"Invalid {what} specified. You may use k, M, G, T, P or E suffixes for\n"
             "qemu-img: kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes."
         )
-    shift = 10 * "bkmgtpe".find(match[3].lower() or "b")
-    size = (int(match[1]) << shift) + int(float("0" + (match[2] or ".0")) * (1 << shift))
-    if size >= 1 << 63:
+    except OverflowError:
         error(f"Invalid {what} specified. Must be between 0 and {(1 << 63) - 1}.")
-    return size
 
 
 def _set(param: OptionList, name: str, value: str | None, filename: str, what: str, fmt: str) -> None:
@@ -119,7 +138,9 @@ def _backing_size(filename: str, backing: str, fmt: str | None) -> int:
     size = bdrv_getlength(bs)
     bdrv_delete(bs)
     if not fmt:
-        error(f"{filename}: Backing file specified without backing format\nDetected format of {name}.")
+        print(f"qemu-img: {filename}: Backing file specified without backing format", file=sys.stderr)
+        print(f"Detected format of {name}.", end="", file=sys.stderr)
+        raise SystemExit(1)
     return size
 
 
@@ -160,7 +181,7 @@ def create(found: dict[str, str], operands: list[str]) -> int:
     filename, *rest = operands
     if text and (text.startswith(",") or (len(text) - len(text.rstrip(","))) % 2):
         error(f"Invalid option list: {text}")
-    size = parse_size(rest[0]) if rest else -1
+    size = size_argument(rest[0]) if rest else -1
     if len(rest) > 1:
         usage_error(f"Unexpected argument: {rest[1]}")
     if drv is None:
@@ -204,6 +225,10 @@ def create(found: dict[str, str], operands: list[str]) -> int:
         error(f"{filename}: Image creation needs a size parameter")
     if "q" not in found:
         _formatting(filename, fmt, param, backing_fmt)
+    cluster = get_option_parameter(param, "cluster_size")
+    if cluster is not None and cluster.n and (cluster.n & (cluster.n - 1) or not 512 <= cluster.n <= 2 << 20):
+        error(f"{filename}: Cluster size must be a power of two between 512 and 2048k")
+    option.n = -(-option.n // 512) * 512
     ret = bdrv_create(drv, filename, param)
     if ret == -errno.EFBIG:
         hint = " (try using a larger cluster size)" if fmt == "qcow2" else ""

@@ -109,7 +109,7 @@ def _failed(action: str, name: str, ret: int, known: bool) -> None:
         error(f"Could not create snapshot '{name}': {ret} ({cause(ret)})")
     if known:
         error(f"Could not {action} snapshot '{name}': {cause(ret)}")
-    what = "snapshot not found" if action == "delete" else "Failed to load snapshot: Can't find snapshot"
+    what = "snapshot not found" if action == "delete" else f"Failed to load snapshot: {cause(ret)}"
     error(f"Could not {action} snapshot '{name}': {what}")
 
 

@@ -16,6 +16,8 @@ from hypervisor.block import (
     bdrv_find_format,
     bdrv_getlength,
     bdrv_is_allocated,
+    bdrv_new,
+    bdrv_open2,
     bdrv_pread,
     bdrv_pwrite,
     bdrv_read,
@@ -33,6 +35,7 @@ from hypervisor.block.qcow2_format import (
     pack_extensions,
 )
 from hypervisor.block_int import BlockDriverState
+from hypervisor.open_error import why_not_open
 from hypervisor.qemu_img_common import cache_mode, error, open_alone, open_image, options, usage_error
 from hypervisor.qemu_img_create import parse_size
 from hypervisor.wording import cause
@@ -80,6 +83,15 @@ def _different(a: bytes, b: bytes, nb_sectors: int) -> list[tuple[int, int]]:
             else:
                 runs.append((i, 1))
     return runs
+
+
+def _open_new(full: str, base: str, fmt: str | None, flags: int) -> BlockDriverState:
+    bs = bdrv_new("")
+    bs.read_only = 1
+    ret = bdrv_open2(bs, full, flags, bdrv_find_format(fmt) if fmt else None)
+    if ret < 0:
+        error(f"Could not open new backing file '{base}': {why_not_open(full, ret, fmt)}")
+    return bs
 
 
 def _in_chain(bs: BlockDriverState, filename: str) -> BlockDriverState | None:
@@ -147,7 +159,7 @@ def img_rebase(argc: int, argv: list[str]) -> int:
         full = path_combine(1024, filename, base) if base else ""
         new, opened = _in_chain(bs, full) if base else None, None
         if base and new is None:
-            new = opened = open_image(full, fmt, source_flags, True)
+            new = opened = _open_new(full, base, fmt, source_flags)
         _copy_differences(bs, bs.backing_hd, new)
         if opened is not None:
             bdrv_delete(opened)
@@ -210,7 +222,14 @@ def img_resize(argc: int, argv: list[str]) -> int:
     if len(operands) != 1:
         usage_error("Expecting image file name and size")
     sign = {"+": 1, "-": -1}.get(text[:1], 0)
-    wanted = parse_size(text[1:] if sign else text)
+    try:
+        wanted = parse_size(text[1:] if sign else text)
+    except (ValueError, OverflowError):
+        error(
+            "Parameter 'size' expects a non-negative number below 2^64\n"
+            "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\n"
+            "and exabytes, respectively."
+        )
     bs = open_image(operands[0], found.get("f"))
     current = bdrv_getlength(bs)
     if current < 0:

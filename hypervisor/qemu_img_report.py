@@ -16,7 +16,7 @@ from hypervisor.block import (
     path_combine,
 )
 from hypervisor.block_int import BlockDriverInfo, BlockDriverState, QEMUSnapshotInfo
-from hypervisor.qemu_img_common import error, open_image, output_format, usage_error
+from hypervisor.qemu_img_common import error, open_alone, output_format, usage_error
 from hypervisor.qemu_img_info import get_allocated_file_size
 from hypervisor.qemu_img_json import pretty
 from hypervisor.wording import human_size
@@ -112,19 +112,22 @@ def info(found: dict[str, str], operands: list[str]) -> int:
     filename: str | None = operands[0]
     fmt = found.get("f")
     chain: list[dict[str, Any]] = []
+    snapshots = []
     while filename is not None:
         if any(filename == about["filename"] for about in chain):
             error(f"Backing file '{filename}' creates an infinite loop.")
-        bs = open_image(filename, fmt, read_only=True)
+        bs = open_alone(filename, fmt, True)
         about = _describe(bs, filename)
-        if not as_json:
-            if chain:
-                print()
-            _print(about, bdrv_snapshot_list(bs)[1])
         chain.append(about)
+        snapshots.append(bdrv_snapshot_list(bs)[1])
         bdrv_delete(bs)
         filename = about.get("full-backing-filename") if "backing-chain" in found else None
         fmt = about.get("backing-filename-format")
     if as_json:
         print(pretty(chain if "backing-chain" in found else chain[0]))
+        return 0
+    for i, about in enumerate(chain):
+        if i:
+            print()
+        _print(about, snapshots[i])
     return 0

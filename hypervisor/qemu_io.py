@@ -42,7 +42,7 @@ from hypervisor.cmd import (
     set_progname,
 )
 from hypervisor.getopt import Getopt
-from hypervisor.open_error import cache_flags, why_not_open
+from hypervisor.open_error import cache_flags, warn_if_guessed, why_not_open
 from hypervisor.qemu_io_aio import aio_flush_cmd, aio_read_cmd, aio_write_cmd
 from hypervisor.qemu_io_common import state
 from hypervisor.qemu_io_query import (
@@ -161,7 +161,8 @@ def openfile(name: str, flags: int, growable: int) -> int:
     Every other error leaves a drive without a medium behind, which the commands then report.
     """
     if state.bs is not None:
-        print("file open already, try 'help close'", file=sys.stderr)
+        who = "qemu-io: " if modern() else ""
+        print(f"{who}file open already, try 'help close'", file=sys.stderr)
         fail()
         return 1
     state.bs = bs = bdrv_new("hda")
@@ -179,6 +180,7 @@ def openfile(name: str, flags: int, growable: int) -> int:
             print(f"qemu-io: can't open device {name}", file=sys.stderr)
         state.bs = None
         return 1
+    warn_if_guessed(bs, state.format)
     if growable:
         bs.growable = 1
     return 0

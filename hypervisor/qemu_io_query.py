@@ -38,7 +38,12 @@ def truncate_f(argc: int, argv: list[str]) -> int:
     if offset < 0:
         complain(f"non-numeric truncate argument -- {argv[1]}")
         return 0
-    ret = bdrv_truncate(state.image, offset)
+    if modern():
+        from hypervisor.qemu_img_rebase import resize_image
+
+        ret = resize_image(state.image, offset)
+    else:
+        ret = bdrv_truncate(state.image, offset)
     if ret < 0:
         complain(f"truncate: {cause(ret)}")
     return 0
