@@ -62,7 +62,9 @@ class Linked:
     monitor_print_filename: Callable[[Any, str], None]
 
     def __getattr__(self, name: str) -> Any:
-        raise HypervisorError(f"{name} is called outside `with program(...)`: start a program first")
+        if name in Linked.__annotations__:
+            raise HypervisorError(f"{name} is called outside `with program(...)`: start a program first")
+        raise AttributeError(name)
 
 
 linked = Linked()

@@ -41,7 +41,6 @@ from hypervisor.cutils import (
     qemu_iovec_reset,
     qemu_iovec_to_buffer,
 )
-from hypervisor.errors import HypervisorError
 from hypervisor.program import Linked, linked, program
 from tracer import record
 
@@ -364,11 +363,6 @@ def test_descriptor_handlers(tools):
     qemu_aio_wait()
     os.close(reader)
     os.close(writer)
-
-
-def test_linked_functions_need_a_program():
-    with pytest.raises(HypervisorError, match="start a program first"):
-        linked.no_such_function()
 
 
 def test_vectors():
