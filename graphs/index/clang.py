@@ -56,6 +56,7 @@ PARSE_INCOMPLETE = 0x02
 PARSE_DETAILED_RECORD = 0x01
 
 BREAK, CONTINUE, RECURSE = 0, 1, 2
+_TERSE = 17  # CXPrintingPolicy_TerseOutput
 
 
 class Cursor(Structure):
@@ -131,14 +132,6 @@ _PROTOTYPES: dict[str, tuple[Any, ...]] = {
         POINTER(c_uint),
         POINTER(c_uint),
     ),
-    "getSpellingLocation": (
-        None,
-        Location,
-        POINTER(c_void_p),
-        POINTER(c_uint),
-        POINTER(c_uint),
-        POINTER(c_uint),
-    ),
     "getLocationForOffset": (Location, c_void_p, c_void_p, c_uint),
     "getFile": (c_void_p, c_void_p, c_char_p),
     "getFileName": (String, c_void_p),
@@ -165,7 +158,10 @@ _PROTOTYPES: dict[str, tuple[Any, ...]] = {
     "getCString": (c_char_p, String),
     "disposeString": (None, String),
     "getClangVersion": (String,),
-    "tokenize": (None, c_void_p, Range, POINTER(c_void_p), POINTER(c_uint)),
+    "getCursorPrintingPolicy": (c_void_p, Cursor),
+    "PrintingPolicy_setProperty": (None, c_void_p, c_int, c_uint),
+    "PrintingPolicy_dispose": (None, c_void_p),
+    "getCursorPrettyPrinted": (String, Cursor, c_void_p),
 }
 
 
@@ -231,8 +227,11 @@ def expansion(location: Location) -> tuple[int, int, int, int]:
     return file.value or 0, line.value, column.value, offset.value
 
 
-def spelling_place(location: Location) -> tuple[int, int, int, int]:
-    """As `expansion`, but where the characters themselves are written: inside a macro's definition."""
-    file, line, column, offset = c_void_p(), c_uint(), c_uint(), c_uint()
-    library().getSpellingLocation(location, byref(file), byref(line), byref(column), byref(offset))
-    return file.value or 0, line.value, column.value, offset.value
+def declaration(cursor: Cursor) -> str:
+    """A declaration in C, with its attributes, without a body."""
+    lib = library()
+    policy = c_void_p(lib.getCursorPrintingPolicy(cursor))
+    lib.PrintingPolicy_setProperty(policy, _TERSE, 1)
+    printed = text(lib.getCursorPrettyPrinted(cursor, policy))
+    lib.PrintingPolicy_dispose(policy)
+    return printed

@@ -96,9 +96,9 @@ class Places:
             return self.unit.path
         return self.name(clang.expansion(location)[0])
 
-    def text_at(self, location: Location, size: int, spelling: bool = False) -> str:
-        """Up to `size` source characters at a location; where a macro wrote them if `spelling`."""
-        file, _, _, offset = (clang.spelling_place if spelling else clang.expansion)(location)
+    def text_at(self, location: Location, size: int) -> str:
+        """Up to `size` source characters at a location."""
+        file, _, _, offset = clang.expansion(location)
         path = self.name(file)
         full = self.real.get(path or "")
         if full is None:

@@ -108,12 +108,9 @@ class Walker:
 
     def _constructor(self) -> bool:
         tree = self.tree
-        for child in tree.children[0]:
-            if tree.kind[child] == clang.K_UNEXPOSED_ATTR:
-                location = self.lib.getCursorLocation(tree.cursor[child])
-                if "constructor" in self.places.text_at(location, 16, spelling=True):
-                    return True
-        return False
+        if not any(tree.kind[child] == clang.K_UNEXPOSED_ATTR for child in tree.children[0]):
+            return False
+        return "__attribute__((constructor" in clang.declaration(tree.cursor[0])
 
     def _variable(self, cursor: Cursor, location: Location) -> None:
         symbol = self.symbols.of(cursor)

@@ -1,0 +1,157 @@
+"""studykvm xref, struct, sets, calls, option: questions to the source index about symbols and tables.
+
+Each function is the main of one command and takes the arguments after the command's name.
+"""
+
+from __future__ import annotations
+
+from graphs.index import explain, symbolic
+from graphs.index.query import Function, Index
+from studykvm.commands.ask import counted, opened, parser, sources
+
+
+def xref(argv: list[str]) -> int:
+    """Every place where a symbol stands."""
+    options = parser("xref", "Definition, declarations, reads, writes, calls and address taken of a symbol.")
+    options.add_argument("symbol", metavar="SYMBOL", help="name, STRUCT.FIELD or file:name")
+    options.add_argument("--tree", metavar="DIR", help="the sources, to show their lines")
+    args = options.parse_args(argv)
+    with opened(args) as index:
+        lines = sources(index, args.tree)
+        for symbol in symbolic.symbols(index, args.symbol):
+            found = symbolic.references(index, symbol)
+            if not found:
+                continue
+            print(f"{symbol}: {counted(len(found), 'place')}")
+            for use in ("definition", "declaration", "write", "read", "call", "address", "type"):
+                those = [r for r in found if r.use == use]
+                for r in those:
+                    where = f"  in {r.function}" if r.function and use not in ("definition", "declaration") else ""
+                    place = f"{r.file}:{r.line}"
+                    text = lines.line(place)
+                    print(f"  {use:<12}{place}:{r.column}{where}" + (f"    {text}" if text else ""))
+    return 0
+
+
+def struct(argv: list[str]) -> int:
+    """Fields of a struct, and who implements its pointers."""
+    options = parser("struct", "Fields of a struct; for pointers to functions, the functions put there.")
+    options.add_argument("name", metavar="NAME", help="name, or file:name")
+    args = options.parse_args(argv)
+    with opened(args) as index:
+        for found in symbolic.structs(index, args.name):
+            print(f"{found.keyword} {found.name}  {found.file}:{found.line}")
+            for field in found.fields:
+                print(f"  {field.name:<24} {field.type}")
+                if field.pointer in ("f", "a"):
+                    _implementers(index, field.symbol)
+    return 0
+
+
+def _implementers(index: Index, number: int) -> None:
+    stores = symbolic.stores(index, number)
+    names = list(dict.fromkeys(f"{s.value} ({s.place.rpartition(':')[0]})" for s in stores))
+    for start in range(0, len(names), 3):
+        print("      " + ", ".join(names[start : start + 3]))
+
+
+def sets(argv: list[str]) -> int:
+    """What is put into a field, where."""
+    options = parser("sets", "Which functions are put into a field, by whom, where.")
+    options.add_argument("field", metavar="STRUCT.FIELD")
+    options.add_argument("--tree", metavar="DIR", help="the sources, to show their lines")
+    args = options.parse_args(argv)
+    with opened(args) as index:
+        symbol = symbolic.field(index, args.field)
+        lines = sources(index, args.tree)
+        stores = symbolic.stores(index, symbol.id)
+        print(f"{symbol.scope}.{symbol.name} ({symbol.file}) is set in {counted(len(stores), 'place')}")
+        for store in stores:
+            where = f" in {store.function}" if store.function else ""
+            text = lines.line(store.place)
+            print(f"  {store.place}: {store.value} ({store.kind}{where})" + (f"    {text}" if text else ""))
+    return 0
+
+
+def calls(argv: list[str]) -> int:
+    """Calls through a field, and what they may call."""
+    options = parser("calls", "Where a field is called through, and which functions it may call.")
+    options.add_argument("field", metavar="STRUCT.FIELD")
+    args = options.parse_args(argv)
+    with opened(args) as index:
+        symbol = symbolic.field(index, args.field)
+        found = symbolic.dispatches(index, symbol.id)
+        print(f"{symbol.scope}.{symbol.name} ({symbol.file}) is called in {counted(len(found), 'place')}")
+        last = None
+        for call in found:
+            print(f"  {call.place} in {call.caller.name if call.caller else '?'}")
+            targets = [f"{f.name} ({f.file}:{f.line})" for f in call.targets]
+            if targets == last:
+                print("      the same")
+            else:
+                print("\n".join(f"      {target}" for target in targets) or "      nothing is ever put there")
+            last = targets
+    return 0
+
+
+def option(argv: list[str]) -> int:
+    """What a command-line option or monitor command does."""
+    options = parser("option", "An option's table row, the case that handles it, and what that calls.")
+    options.add_argument("name", metavar="NAME", help="an option such as -hda, a monitor command such as commit")
+    options.add_argument("--depth", type=int, default=1, metavar="N", help="N calls deep (1)")
+    args = options.parse_args(_dashed(argv))
+    with opened(args) as index:
+        return _option(index, args.name, args.depth)
+
+
+def _dashed(argv: list[str]) -> list[str]:
+    """Let an option's name with its dash stand where argparse would take it for one of ours.
+
+    >>> _dashed(["-hda", "--depth", "2"])
+    ['hda', '--depth', '2']
+    """
+    return [word.lstrip("-") if n == 0 and not word.startswith("--") and word != "-h" else word for n, word in enumerate(argv)]
+
+
+def _option(index: Index, name: str, depth: int) -> int:
+    from graphs.errors import GraphsError
+
+    bare = name.lstrip("-")
+    rows = symbolic.rows(index, bare)
+    if not rows:
+        near = index._near(bare, "SELECT DISTINCT string FROM rows")
+        raise GraphsError(index._no("option or table row", name, near))
+    for row in rows:
+        print(f"{row.table}[] has a row \"{row.string}\", {row.place}")
+        for field, symbol in row.items:
+            print(f"  {field}: {symbol.name}")
+            if symbol.kind == "function":
+                _below(index, index.function(f"{symbol.file}:{symbol.name}" if symbol.file else symbol.name), depth)
+            elif symbol.kind == "constant":
+                _handled(index, symbol, depth)
+    return 0
+
+
+def _handled(index: Index, symbol: symbolic.Symbol, depth: int) -> None:
+    for case in symbolic.cases(index, symbol):
+        print(f"  handled by case {symbol.name} in {case.function.name}, {case.file}:{case.line}-{case.last_line}")
+        seen: set[int] = set()
+        for edge in symbolic.calls_between(index, case):
+            callee = index.by_number(edge.callee)
+            print(f"    {callee.name}  {explain.how(index, edge)}")
+            if edge.callee not in seen:
+                seen.add(edge.callee)
+                _below(index, callee, depth - 1, 3)
+
+
+def _below(index: Index, function: Function, depth: int, level: int = 2) -> None:
+    if depth <= 0:
+        return
+    seen = set()
+    for edge in index.callees(function):
+        if edge.callee in seen:
+            continue
+        seen.add(edge.callee)
+        callee = index.by_number(edge.callee)
+        print(f"{'  ' * level}{callee.name}  {explain.how(index, edge)}")
+        _below(index, callee, depth - 1, level + 1)
