@@ -80,6 +80,7 @@ from hypervisor.block.qcow2_state import (
 )
 from hypervisor.block_int import BlockDriver, BlockDriverInfo, BlockDriverState, ReadBuffer, WriteBuffer
 from hypervisor.module import block_init
+from hypervisor.quirks import note
 from tracer import symbol, traced
 
 C_FILE = "block/qcow2.c"
@@ -171,6 +172,10 @@ def _load(bs: BlockDriverState, s: BDRVQcowState, hd: BlockDriverState) -> int:
         return -1
     header = QCowHeader.unpack(raw)
     if header.magic != QCOW_MAGIC or header.version < QCOW_VERSION:
+        note(
+            "qcow2-eperm",
+            "the -1 of a file that is no qcow2 image reads as EPERM: it is tried again read-only",
+        )
         return -1  # quirk: reads as EPERM, so bdrv_open2 tries again read-only
     problem = header_problem(header, hd.total_sectors * 512)
     extensions = HEADER_SIZE

@@ -104,10 +104,31 @@ def qcow2_backing_read1(bs: BlockDriverState, sector_num: int, buf: memoryview, 
 
 @traced
 def qcow_aio_cancel(blockacb: QCowAIOCB) -> None:
-    """Give a request up."""
+    """Give a request up: what it allocated is leaked, who waited for that goes on (in C it hangs)."""
     if blockacb.hd_aiocb is not None:
         bdrv_aio_cancel(blockacb.hd_aiocb)
+    if blockacb.bh is not None:
+        linked.qemu_bh_delete(blockacb.bh)
+        blockacb.bh = None
+    m = blockacb.l2meta
+    assert m is not None
+    _stop_waiting(blockacb, m)
+    remove_in_flight(_disk(blockacb)[1], m)
+    run_dependent_requests(m)
     qemu_aio_release(blockacb)
+
+
+def _stop_waiting(acb: QCowAIOCB, m: QCowL2Meta) -> None:
+    """Take a request off the list of those that wait for an allocation."""
+    if m.depends_on is None:
+        return
+    at = m.depends_on.dependent_requests
+    if at is acb:
+        m.depends_on.dependent_requests = acb.next_depend
+    while at is not None and at.next_depend is not acb:
+        at = at.next_depend
+    if at is not None:
+        at.next_depend = acb.next_depend
 
 
 qcow_aio_pool = symbol(AIOPool(aiocb_size=QCowAIOCB, cancel=qcow_aio_cancel), "qcow_aio_pool")

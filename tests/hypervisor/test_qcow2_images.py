@@ -19,6 +19,7 @@ import pytest
 
 from hypervisor.aio import qemu_aio_flush
 from hypervisor.block import (
+    bdrv_aio_cancel,
     bdrv_aio_writev,
     bdrv_check,
     bdrv_create,
@@ -336,6 +337,29 @@ def test_concurrent_writes_to_the_same_clusters(tmp_path: Path) -> None:
         assert content(bs) == expected
         assert bs.opaque.cluster_allocs is None
     judge(path, expected)
+
+
+@needs_real
+def test_cancelled_writes_let_others_go_on(tmp_path: Path) -> None:
+    path = tmp_path / "aio.qcow2"
+    assert create(path) == 0
+    done: list[int] = []
+    with opened(path) as bs:
+        requests = []
+        for number in range(4):  # all in the first cluster: each waits for the first
+            data = bytes([number + 1]) * 512
+            qiov = QEMUIOVector()
+            qemu_iovec_init_external(qiov, [iovec(memoryview(data), 512)], 1)
+            cb = lambda number, ret: done.append(number)  # noqa: E731
+            requests.append((bdrv_aio_writev(bs, number, qiov, 1, cb, number), qiov))
+        bdrv_aio_cancel(requests[2][0])
+        bdrv_aio_cancel(requests[0][0])
+        qemu_aio_flush()
+        assert sorted(done) == [1, 3]
+        assert content(bs)[512:1024] == b"\x02" * 512
+        assert content(bs)[1536:2048] == b"\x04" * 512
+        assert bs.opaque.cluster_allocs is None
+    assert subprocess.run(["qemu-img", "check", path], capture_output=True).returncode in (0, 3)
 
 
 @needs_real
