@@ -69,7 +69,8 @@ def _notes(comparison: Comparison) -> Iterator[str]:
     yield ""
     compared = f"{', '.join(pattern.removesuffix(':*') for pattern in scope.take)}"
     if scope.leave:
-        compared += f" without {', '.join(pattern.partition(':')[2] for pattern in scope.leave)}"
+        left = dict.fromkeys(pattern.partition(":")[2] for pattern in scope.leave)
+        compared += f" without {', '.join(left)}"
     if scope.until:
         compared += f", up to the first {scope.until.partition(':')[2]}"
     yield from _wrapped("compared: ", f"{compared}. {scope.reason}")

@@ -98,7 +98,7 @@ class Picture:
     kinds: dict[str, tuple[str, str]] = field(default_factory=dict)
 
 
-def to_dot(picture: Picture, limit: int = 60) -> str:
+def to_dot(picture: Picture, limit: int = 50) -> str:
     """Condense a picture to at most about `limit` boxes and write it as DOT.
 
     A layout takes a few hundredths of a second: several are tried, and the one nearest to the shape of a page
