@@ -21,9 +21,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--boxes",
         type=int,
-        default=60,
+        default=50,
         metavar="N",
-        help="about N boxes, the rest in small print (60)",
+        help="about N boxes, the rest in small print (50)",
     )
     args = parser.parse_args(argv)
     from graphs.draw import callgraph, engine, picture
