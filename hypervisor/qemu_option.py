@@ -17,8 +17,9 @@ options and live in `hypervisor.qemu_option_parameter`.
 
 import sys
 from collections.abc import Callable
+from dataclasses import field
 from enum import IntEnum
-from typing import Any
+from typing import Any, TypeAlias
 
 from hypervisor.cutils import pstrcpy
 from hypervisor.qemu_option_parameter import (
@@ -54,16 +55,20 @@ class QemuOptsList(Struct):
     """`QemuOptsList`: an option group such as "drive"; an empty `desc` accepts any name."""
 
     name: str = ""
-    head: "list[QemuOpts]" = []
-    desc: list[QemuOptDesc] = []
+    head: "list[QemuOpts]" = field(default_factory=list)
+    desc: list[QemuOptDesc] = field(default_factory=list)
+
+
+_Options: TypeAlias = "list[QemuOpt]"
+_Text: TypeAlias = str | None
 
 
 class QemuOpts(Struct):
     """`QemuOpts`: one use of an option group, in the order its options were given."""
 
     id: str | None = None
+    head: _Options = field(default_factory=list)
     list: QemuOptsList | None = None
-    head: "list[QemuOpt]" = []
 
 
 class QemuOpt(Struct):
@@ -76,7 +81,7 @@ class QemuOpt(Struct):
     """
 
     name: str = ""
-    str: str | None = None
+    str: _Text = None
     desc: QemuOptDesc | None = None
     value: int = 0
     opts: QemuOpts | None = None
@@ -172,7 +177,7 @@ def qemu_opt_set(opts: QemuOpts, name: str, value: str | None) -> int:
 def qemu_opt_foreach(opts: QemuOpts, func: OptLoopFunc, opaque: Any, abort_on_failure: int) -> int:
     """Call `func(name, text, opaque)` for each option; the last result."""
     rc = 0
-    for opt in list(opts.head):
+    for opt in tuple(opts.head):
         rc = func(opt.name, opt.str, opaque)
         if abort_on_failure and rc:
             break

@@ -1,0 +1,1 @@
+"""The devices: hw/*.c of QEMU, as far as the model needs them."""

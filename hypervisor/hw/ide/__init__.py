@@ -1,0 +1,1 @@
+"""The IDE disks and CD-ROMs: hw/ide/*.c."""

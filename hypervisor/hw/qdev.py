@@ -1,0 +1,204 @@
+"""Devices and buses in general: hw/qdev.c.
+
+A `DeviceInfo` describes a kind of device; `device_init` functions register them before the machine is made.
+`qdev_create(bus, name)` makes a device, properties are set, `qdev_init(dev)` brings it to life:
+
+    BusState --children--> [DeviceState --child_bus--> [BusState --children--> [...]]]
+        |                       |
+        `-- info: BusInfo       `-- info: DeviceInfo, parent_bus: BusState
+
+A device's own structure is a subclass of `DeviceState`; `DeviceInfo.size`, in C its sizeof, is that class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import field
+from typing import Any
+
+from hypervisor.errors import HypervisorError
+from hypervisor.hw.qdev_properties import Property, qdev_prop_set_defaults, qdev_prop_set_globals
+from hypervisor.program import on_reset
+from hypervisor.vl_loop import qemu_register_reset
+from tracer import Struct, traced
+
+C_FILE = "hw/qdev.c"
+
+
+class BusInfo(Struct):
+    """`struct BusInfo`: a kind of bus."""
+
+    name: str = ""
+    size: type[BusState] | None = None
+    props: list[Property] = field(default_factory=list)
+
+
+class BusState(Struct):
+    """`struct BusState`: a bus and the devices on it, the last made first."""
+
+    parent: DeviceState | None = None
+    info: BusInfo | None = None
+    name: str = ""
+    allow_hotplug: int = 0
+    children: list[DeviceState] = field(default_factory=list)
+
+
+class DeviceInfo(Struct):
+    """`struct DeviceInfo`: a kind of device."""
+
+    name: str = ""
+    alias: str | None = None
+    desc: str | None = None
+    size: type[DeviceState] | None = None
+    props: list[Property] = field(default_factory=list)
+    no_user: int = 0
+    reset: Callable[[Any], None] | None = None
+    init: Callable[[Any, Any], int] | None = None
+    unplug: Callable[[Any], int] | None = None
+    exit: Callable[[Any], int] | None = None
+    bus_info: BusInfo | None = None
+    next: DeviceInfo | None = None
+
+
+class DeviceState(Struct):
+    """`struct DeviceState`: what all devices have."""
+
+    id: str | None = None
+    info: DeviceInfo = DeviceInfo()
+    parent_bus: BusState = BusState()
+    child_bus: list[BusState] = field(default_factory=list)
+    state: str = "DEV_STATE_CREATED"
+    hotplugged: int = 0
+
+
+system_bus_info = BusInfo(name="System", size=BusState)
+_device_info_list: DeviceInfo | None = None
+_main_system_bus: BusState | None = None
+
+
+@on_reset
+def _reset() -> None:
+    global _device_info_list, _main_system_bus
+    _device_info_list = None
+    _main_system_bus = None
+
+
+@traced
+def qdev_register(info: DeviceInfo) -> None:
+    """Put a kind of device at the head of the list."""
+    global _device_info_list
+    info.next = _device_info_list
+    _device_info_list = info
+
+
+def device_infos() -> list[DeviceInfo]:
+    """All kinds of devices, the last registered first."""
+    found, info = [], _device_info_list
+    while info is not None:
+        found.append(info)
+        info = info.next
+    return found
+
+
+@traced
+def qdev_find_info(bus_info: BusInfo | None, name: str) -> DeviceInfo | None:
+    """Find a kind of device for a bus by its name, else by its alias."""
+    fitting = [info for info in device_infos() if bus_info is None or info.bus_info is bus_info]
+    by_name = next((info for info in fitting if info.name == name), None)
+    return by_name or next((info for info in fitting if info.alias == name), None)
+
+
+@traced
+def qbus_create_inplace(bus: BusState, info: BusInfo, parent: DeviceState | None, name: str | None) -> None:
+    """Set up a bus; without a name it is called by its parent's id, or by its kind and a number."""
+    bus.info = info
+    bus.parent = parent
+    bus.children = []
+    if parent is None:
+        bus.name = name or info.name.lower()
+        return
+    number = len(parent.child_bus)
+    bus.name = name or (f"{parent.id}.{number}" if parent.id else f"{info.name.lower()}.{number}")
+    parent.child_bus = [bus, *parent.child_bus]
+
+
+@traced
+def qbus_create(info: BusInfo, parent: DeviceState | None, name: str | None) -> BusState:
+    """Make a bus."""
+    assert info.size is not None
+    bus = info.size()
+    qbus_create_inplace(bus, info, parent, name)
+    return bus
+
+
+@traced
+def qdev_create(bus: BusState | None, name: str) -> DeviceState:
+    """Make a device, which `qdev_init` brings to life after its properties are set.
+
+    Parameters
+    ----------
+    bus
+        None stands for the main system bus.
+    """
+    global _main_system_bus
+    if bus is None:
+        if _main_system_bus is None:
+            _main_system_bus = qbus_create(system_bus_info, None, "main-system-bus")
+        bus = _main_system_bus
+    assert bus.info is not None
+    info = qdev_find_info(bus.info, name)
+    if info is None or info.size is None:
+        raise HypervisorError(f"there is no device '{name}' for bus '{bus.info.name}'")
+    dev = info.size(info=info, parent_bus=bus, child_bus=[])
+    qdev_prop_set_defaults(dev, info.props)
+    qdev_prop_set_defaults(dev, bus.info.props)
+    qdev_prop_set_globals(dev)
+    bus.children.insert(0, dev)
+    dev.state = "DEV_STATE_CREATED"
+    return dev
+
+
+@traced
+def qdev_reset(opaque: DeviceState) -> None:
+    """Reset a device, if its kind has a function for it."""
+    if opaque.info.reset is not None:
+        opaque.info.reset(opaque)
+
+
+@traced
+def qdev_free(dev: DeviceState) -> None:
+    """Take a device off its bus."""
+    if dev.state == "DEV_STATE_INITIALIZED" and dev.info.exit is not None:
+        dev.info.exit(dev)
+    dev.parent_bus.children.remove(dev)
+
+
+@traced
+def qdev_init(dev: DeviceState) -> int:
+    """Bring a device to life; 0 or a negative value, and then it is gone."""
+    assert dev.info.init is not None
+    rc = dev.info.init(dev, dev.info)
+    if rc < 0:
+        qdev_free(dev)
+        return rc
+    qemu_register_reset(qdev_reset, dev)
+    dev.state = "DEV_STATE_INITIALIZED"
+    return 0
+
+
+@traced
+def qdev_init_nofail(dev: DeviceState) -> None:
+    """`qdev_init` of a device the machine cannot do without."""
+    if qdev_init(dev) < 0:
+        raise HypervisorError(f"device {dev.info.name} did not come to life")
+
+
+@traced
+def qdev_get_parent_bus(dev: DeviceState) -> BusState:
+    """The bus a device hangs on."""
+    return dev.parent_bus
+
+
+@traced
+def qdev_machine_creation_done() -> None:
+    """Devices made from now on are hot-plugged; the model makes none."""

@@ -1,0 +1,71 @@
+"""Machines: their registration and choice; a part of vl.c."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hypervisor.hw.qdev_properties import GlobalProperty
+from hypervisor.program import on_reset
+from tracer import Struct, traced
+
+C_FILE = "vl.c"
+
+QEMUMachineInitFunc = Callable[[int, str, str | None, str, str | None, str | None], None]
+"""init(ram_size, boot_device, kernel_filename, kernel_cmdline, initrd_filename, cpu_model)"""
+
+
+class QEMUMachine(Struct):
+    """`QEMUMachine` (hw/boards.h): a machine that -M can ask for."""
+
+    name: str = ""
+    alias: str | None = None
+    desc: str = ""
+    init: QEMUMachineInitFunc | None = None
+    use_scsi: int = 0
+    max_cpus: int = 1
+    no_serial: int = 0
+    no_parallel: int = 0
+    no_floppy: int = 0
+    no_cdrom: int = 0
+    no_sdcard: int = 0
+    is_default: int = 0
+    compat_props: list[GlobalProperty] | None = None
+    next: QEMUMachine | None = None
+
+
+_machines: list[QEMUMachine] = []
+
+
+@on_reset
+def _reset() -> None:
+    _machines.clear()
+
+
+@traced
+def qemu_register_machine(m: QEMUMachine) -> int:
+    """Append a machine to the list."""
+    m.next = None
+    if _machines:
+        _machines[-1].next = m
+    _machines.append(m)
+    return 0
+
+
+@traced
+def find_machine(name: str) -> QEMUMachine | None:
+    """Find a machine by name or alias."""
+    return next((m for m in _machines if name in (m.name, m.alias)), None)
+
+
+@traced
+def find_default_machine() -> QEMUMachine | None:
+    """Find the machine taken without -M."""
+    return next((m for m in _machines if m.is_default), None)
+
+
+def _print_machines() -> None:
+    print("Supported machines are:")
+    for m in _machines:
+        if m.alias:
+            print(f"{m.alias:<10} {m.desc} (alias of {m.name})")
+        print(f"{m.name:<10} {m.desc}{' (default)' if m.is_default else ''}")
