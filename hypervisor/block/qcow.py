@@ -68,6 +68,7 @@ from hypervisor.block_int import (
 )
 from hypervisor.module import block_init
 from hypervisor.qemu_option_parameter import OPT_FLAG, OPT_SIZE, OPT_STRING, QEMUOptionParameter
+from hypervisor.quirks import note
 from tracer import symbol, traced
 
 C_FILE = "block/qcow.c"
@@ -140,6 +141,9 @@ def _load_tables(
     s.cluster_cache_offset = NO_OFFSET
 
     if header.backing_file_offset:
+        if header.backing_file_size > 1023:
+            # quirk: the name is cut, not refused
+            note("qcow-long-name", "a backing file name of more than 1023 bytes is cut (block/qcow.c)")
         name = bytearray(min(header.backing_file_size, 1023))
         ret = bdrv_pread(hd, header.backing_file_offset, name, len(name))
         if ret != len(name):

@@ -174,7 +174,7 @@ def write_l1_entry(s: BDRVQcowState, l1_index: int) -> int:
     start = l1_index & _SECTOR
     data = be_bytes(l1_of(s)[start : start + ENTRIES_PER_SECTOR])
     ret = bdrv_pwrite(file_of(s), s.l1_table_offset + 8 * start, data, len(data))
-    return 0 if ret == len(data) else -errno.EIO
+    return min(ret, 0)
 
 
 @traced
@@ -392,7 +392,7 @@ def write_l2_entries(s: BDRVQcowState, l2_table: array[int], l2_offset: int, l2_
     end = (l2_index + num + ENTRIES_PER_SECTOR - 1) & _SECTOR
     data = be_bytes(l2_table[start:end])
     ret = bdrv_pwrite(file_of(s), l2_offset + 8 * start, data, len(data))
-    return 0 if ret == len(data) else -errno.EIO
+    return min(ret, 0)
 
 
 @traced
@@ -423,9 +423,10 @@ def qcow2_alloc_cluster_link_l2(bs: BlockDriverState, m: QCowL2Meta) -> int:
     place = slice(l2_index, l2_index + m.nb_clusters)
     old = l2_table[place]
     l2_table[place] = array("Q", range(first, first + m.nb_clusters * s.cluster_size, s.cluster_size))
-    if write_l2_entries(s, l2_table, l2_offset, l2_index, m.nb_clusters) < 0:
+    ret = write_l2_entries(s, l2_table, l2_offset, l2_index, m.nb_clusters)
+    if ret < 0:
         l2_table[place] = old
-        return -errno.EIO
+        return ret
     for entry in old:
         if entry:
             qcow2_free_any_clusters(bs, entry & ~QCOW_OFLAG_COPIED, 1)

@@ -78,7 +78,7 @@ def write_refcount_block(s: BDRVQcowState) -> int:
     _, cache = refcounts_of(s)
     data = be_bytes(cache[:])
     ret = bdrv_pwrite(file_of(s), s.refcount_block_cache_offset, data, len(data))
-    return 0 if ret == len(data) else -errno.EIO
+    return min(ret, 0)
 
 
 @traced
@@ -295,7 +295,7 @@ def write_refcount_block_entries(
     last = (last_index + REFCOUNTS_PER_SECTOR) & -REFCOUNTS_PER_SECTOR
     data = be_bytes(cache[first:last])
     ret = bdrv_pwrite(file_of(s), refcount_block_offset + (first << REFCOUNT_SHIFT), data, len(data))
-    return 0 if ret == len(data) else -errno.EIO
+    return min(ret, 0)
 
 
 @traced
@@ -317,11 +317,10 @@ def update_refcount(bs: BlockDriverState, offset: int, length: int, addend: int)
     ret = 0
     for cluster in range(first, ((offset + length - 1) >> s.cluster_bits) + 1):
         if cluster >> shift != table_index:
-            if (
-                table_index >= 0
-                and write_refcount_block_entries(s, block_offset, first_index, last_index) < 0
-            ):
-                return -errno.EIO
+            if table_index >= 0:
+                ret = write_refcount_block_entries(s, block_offset, first_index, last_index)
+                if ret < 0:
+                    return ret
             first_index = last_index = -1
             table_index = cluster >> shift
         ret = alloc_refcount_block(bs, cluster)
@@ -342,12 +341,10 @@ def update_refcount(bs: BlockDriverState, offset: int, length: int, addend: int)
             if s.free_byte_offset >> s.cluster_bits == cluster:
                 s.free_byte_offset = 0
         cache[index] = count
-    if (
-        last_index >= 0
-        and block_offset
-        and write_refcount_block_entries(s, block_offset, first_index, last_index) < 0
-    ):
-        return ret or -errno.EIO
+    if last_index >= 0 and block_offset:
+        written = write_refcount_block_entries(s, block_offset, first_index, last_index)
+        if written < 0:
+            return ret or written
     if ret < 0:
         update_refcount(bs, first << s.cluster_bits, (cluster - first) << s.cluster_bits, -addend)
     return ret
@@ -506,7 +503,7 @@ def qcow2_update_snapshot_refcount(
     Returns
     -------
     int
-        0 or -EIO. Blocks of counts are written when another one is needed, and at the end.
+        0 or -errno. Blocks of counts are written when another one is needed, and at the end.
     """
     global _cache_refcount_updates
     s = state(bs)
@@ -519,7 +516,7 @@ def qcow2_update_snapshot_refcount(
     finally:
         _cache_refcount_updates = False
     flushed = write_refcount_block(s)
-    return -errno.EIO if ret < 0 or flushed < 0 else 0
+    return ret if ret < 0 else flushed
 
 
 def _update_l1(
@@ -549,8 +546,9 @@ def _update_l1(
             complain(s._filename, f"L1 entry {i} is {old:#x}, used twice or not aligned; {_CHECK}")
             return -errno.EIO
         seen.add(l2_offset)
-        if _update_l2(bs, s, l2_offset, addend) < 0:
-            return -errno.EIO
+        ret = _update_l2(bs, s, l2_offset, addend)
+        if ret < 0:
+            return ret
         cluster = l2_offset >> s.cluster_bits
         count = update_cluster_refcount(bs, cluster, addend) if addend else get_refcount(bs, cluster)
         if count < 0:
@@ -561,8 +559,7 @@ def _update_l1(
             modified = True
     if modified:
         data = be_bytes(l1_table[:l1_size])
-        if bdrv_pwrite(hd, l1_table_offset, data, len(data)) != len(data):
-            return -errno.EIO
+        return min(bdrv_pwrite(hd, l1_table_offset, data, len(data)), 0)
     return 0
 
 
@@ -582,8 +579,9 @@ def _update_l2(bs: BlockDriverState, s: BDRVQcowState, l2_offset: int, addend: i
             continue
         offset = old & ~QCOW_OFLAG_COPIED
         if offset & QCOW_OFLAG_COMPRESSED:
-            if addend and update_refcount(bs, *compressed_range(s, offset), addend) < 0:
-                return -errno.EIO
+            ret = update_refcount(bs, *compressed_range(s, offset), addend) if addend else 0
+            if ret < 0:
+                return ret
             count = 2  # compressed clusters never have the flag
         else:
             cluster = offset >> s.cluster_bits
@@ -594,6 +592,4 @@ def _update_l2(bs: BlockDriverState, s: BDRVQcowState, l2_offset: int, addend: i
         if new != old:
             l2_table[j] = new
             modified = True
-    if modified and bdrv_pwrite(hd, l2_offset, be_bytes(l2_table), s.cluster_size) != s.cluster_size:
-        return -errno.EIO
-    return 0
+    return min(bdrv_pwrite(hd, l2_offset, be_bytes(l2_table), s.cluster_size), 0) if modified else 0

@@ -274,29 +274,18 @@ def _final_header(s: BDRVQcowState) -> bytes:
     )
 
 
-def _abandon(s: BDRVQcowState) -> None:
-    """Give the copies' place back, up to what was allocated behind them."""
+def _abandon(s: BDRVQcowState) -> int:
+    """Give the copies' place back, unless something was allocated behind it; 0 or -errno."""
     shadow, s._shadow = s._shadow, None
-    if shadow is None:
-        return
+    if shadow is None or not shadow.file_size:
+        return 0
     try:
-        end = max((_last_used(s, shadow.start) + 1) * s.cluster_size, shadow.file_size)
-        if end < os.fstat(_fd(s)).st_size:
-            os.ftruncate(_fd(s), end)
-    except OSError:
-        complain(s._filename, "the space of temporary copies at its end could not be given back")
-
-
-def _last_used(s: BDRVQcowState, start: int) -> int:
-    """The last cluster from `start` on with a refcount on the disk, or -1."""
-    table, _ = refcounts_of(s)
-    per_block = s.cluster_size // 2
-    for index in range(len(table) - 1, start // per_block - 1, -1):
-        block = counts(_fetch(s, table[index], s.cluster_size)) if table[index] else ()
-        for cluster in range(per_block - 1, -1, -1) if block else ():
-            if block[cluster] and index * per_block + cluster >= start:
-                return index * per_block + cluster
-    return -1
+        if _first_free(s, 0) <= shadow.start:
+            os.ftruncate(_fd(s), shadow.file_size)
+    except OSError as error:
+        complain(s._filename, f"is changed, but has unused space at its end now: {error.strerror}")
+        return -(error.errno or errno.EIO)
+    return 0
 
 
 def _adopt(s: BDRVQcowState) -> None:

@@ -21,6 +21,7 @@ from array import array
 from hypervisor.block import bdrv_getlength, bdrv_pread, bdrv_pwrite, bdrv_truncate, bdrv_write
 from hypervisor.block.qcow_format import MAX_OFFSET, QCOW_OFLAG_COMPRESSED, compress, decompress, round_up
 from hypervisor.block_int import BlockDriverState, ReadBuffer
+from hypervisor.quirks import note
 from tracer import Struct, traced
 
 C_FILE = "block/qcow.c"
@@ -183,6 +184,9 @@ def get_cluster_offset(
         if ret != s.cluster_size:
             return failure(ret)
     elif allocate == 1:
+        if bs.backing_hd is not None and n_end - n_start < s.cluster_sectors:
+            # quirk: nothing is copied up; `qcow_create` gives overlays clusters of one sector instead
+            note("qcow-no-copy-up", "a large cluster written in part loses the backing file's other sectors")
         ret = bdrv_truncate(hd, cluster_offset + s.cluster_size)
         if ret < 0:
             return ret

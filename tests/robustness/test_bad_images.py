@@ -170,17 +170,17 @@ def test_backing_files_in_a_ring(tool, tmp_path, fmt, names, reader):
 
 
 @pytest.mark.parametrize("fmt", ["qcow", "qcow2"])
-def test_long_chain_works_and_endless_one_is_refused(tool, tmp_path, fmt):
+def test_long_chain(tool, tmp_path, fmt):
     (tmp_path / "0.img").write_bytes(b"\x5a" * 65536)
     assert tool("qemu-img", "create", "-f", fmt, "-b", "0.img", "1.img").status == 0
-    for i in range(2, 60):
+    for i in range(2, 200):
         raw = (tmp_path / f"{i - 1}.img").read_bytes()
         at, _ = struct.unpack_from(">QI", raw, 8)
         # room for a name of five characters is what the first of the chain has
         name = f"{i - 1}.img".encode()
         grown = raw[:16] + struct.pack(">I", len(name)) + raw[20:at] + name + raw[at + len(name) :]
         (tmp_path / f"{i}.img").write_bytes(grown)
-    result = tool("qemu-io", "-c", "read -P 0x5a 0 65536", "59.img")
+    result = tool("qemu-io", "-c", "read -P 0x5a 0 65536", "199.img")
     assert result.status == 0
     assert "Pattern verification failed" not in result.out + result.err
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import resource
 import shutil
 
 import pytest
@@ -76,6 +77,7 @@ def test_write_fails_at_every_call(stock, tool, faults, tmp_path, fmt, code, onc
         with faults(tmp_path, survivors, code, once=once, short=short) as broken:
             result = tool(*command)
         complaint(result, code)
+        assert os.strerror(code) in result.out + result.err, survivors
         assert broken.seen > survivors
         now = read_all(tool, tmp_path)
         assert now[:start] == old[:start], survivors
@@ -175,3 +177,22 @@ def test_a_really_full_disk(tool, tmp_path):
         pytest.skip("there is no /dev/full here: run on Linux")
     result = tool("qemu-io", "-c", "write 0 512", "/dev/full")
     complaint(result, errno.ENOSPC)
+
+
+@pytest.mark.parametrize("fmt", FORMATS)
+def test_the_kernel_refuses_a_longer_file(stock, tool, tmp_path, fmt):
+    """A real EFBIG: the calls that extend the image fail, those within it work."""
+    old = build(stock, tmp_path, fmt)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for room in (0, 512, 1024, 33280):
+        build(stock, tmp_path, fmt)
+        limit = (tmp_path / "disk.img").stat().st_size + (room if fmt != "raw" else -65536)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+        try:
+            result = tool("qemu-io", "-c", "write -P 255 131072 65536", "disk.img")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        complaint(result, errno.EFBIG)
+        assert read_all(tool, tmp_path)[:131072] == old[:131072]
+        assert tool("qemu-io", "-c", "write -P 255 131072 65536", "disk.img").status == 0
+        assert read_all(tool, tmp_path) == old[:131072] + b"\xff" * 65536

@@ -7,6 +7,7 @@ corruption, and a guest must read either the old or the new bytes.
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import re
@@ -43,6 +44,13 @@ def build(tool, folder: Path) -> None:
     io("small.qcow2", "write -P 1 0 110592")
     io("over.qcow2", "write -P 4 1024 2048", "write -P 5 65536 512")
     img("convert", "-c", "-f", "raw", "-O", "qcow2", "base.img", "packed.qcow2")
+    shutil.copy(folder / "base.img", folder / "same.img")
+    shutil.copy(folder / "small.qcow2", folder / "twice.qcow2")
+    img("snapshot", "-c", "one", "twice.qcow2")
+    io("twice.qcow2", "write -P 3 4096 4096")
+    img("snapshot", "-c", "two", "twice.qcow2")
+    # one cluster of refcount table reaches to 8 MiB of the file, and the disk nearly so far
+    img("create", "-f", "qcow2", "-o", "cluster_size=512,preallocation=metadata", "full.qcow2", "8016K")
 
 
 OPERATIONS = {
@@ -53,14 +61,20 @@ OPERATIONS = {
     "overwrite-shared": ("snap.qcow2", ("qemu-io", "-c", "write -P 9 2048 12288", "snap.qcow2")),
     "overwrite-compressed": ("packed.qcow2", ("qemu-io", "-c", "write -P 9 1024 1024", "packed.qcow2")),
     "refcount-growth": ("small.qcow2", ("qemu-io", "-c", "write -P 9 131072 32768", "small.qcow2")),
+    "table-growth": ("full.qcow2", ("qemu-io", "-c", "write -b -P 9 0 32768", "full.qcow2")),
+    "l1-growth": ("small.qcow2", ("qemu-io", "-c", "write -b -P 9 0 65536", "small.qcow2")),
     "snapshot-create": ("plain.qcow2", ("qemu-img", "snapshot", "-c", "new", "plain.qcow2")),
     "snapshot-second": ("snap.qcow2", ("qemu-img", "snapshot", "-c", "two", "snap.qcow2")),
     "snapshot-small": ("small.qcow2", ("qemu-img", "snapshot", "-c", "two", "small.qcow2")),
     "snapshot-apply": ("snap.qcow2", ("qemu-img", "snapshot", "-a", "one", "snap.qcow2")),
     "snapshot-delete": ("snap.qcow2", ("qemu-img", "snapshot", "-d", "one", "snap.qcow2")),
+    "snapshot-delete-first": ("twice.qcow2", ("qemu-img", "snapshot", "-d", "one", "twice.qcow2")),
+    "snapshot-apply-first": ("twice.qcow2", ("qemu-img", "snapshot", "-a", "one", "twice.qcow2")),
     "commit": ("over.qcow2", ("qemu-img", "commit", "over.qcow2")),
+    "rebase": ("over.qcow2", ("qemu-img", "rebase", "-F", "raw", "-b", "same.img", "over.qcow2")),
     "create": ("new.qcow2", ("qemu-img", "create", "-f", "qcow2", *SMALL, "new.qcow2", "1M")),
     "preallocate": ("new.qcow2", ("qemu-img", "create", "-f", "qcow2", *FULL, "new.qcow2", "256K")),
+    "convert": ("new.qcow2", ("qemu-img", "convert", "-O", "qcow2", "base.img", "new.qcow2")),
     "compress": ("new.qcow2", ("qemu-img", "convert", "-c", "-O", "qcow2", "base.img", "new.qcow2")),
 }
 """Name -> (the image at stake, the command)."""
@@ -106,9 +120,8 @@ def is_leak(line: str) -> bool:
     return match is not None and int(match[1]) > int(match[2])
 
 
-@pytest.mark.parametrize("torn", [False, True], ids=["between", "within"])
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_killed_at_every_write(tool, faults, real_check, stock, tmp_path, name, torn):
+def test_killed_at_every_write(tool, faults, real_check, stock, tmp_path, name):
     image, command = OPERATIONS[name]
     path = tmp_path / image
     total = changes(tool, faults, stock, tmp_path, command)
@@ -116,22 +129,27 @@ def test_killed_at_every_write(tool, faults, real_check, stock, tmp_path, name, 
     new = read_all(tool, tmp_path, image)
     start_over(stock, tmp_path)
     old = read_all(tool, tmp_path, image) if path.exists() else None
-    for survivors in range(total):
+    met = set()
+    # the call at which it ends does nothing, or half of its work
+    for survivors, torn in itertools.product(range(total), (False, True)):
         start_over(stock, tmp_path)
         with faults(tmp_path, survivors, short=torn):
             result = tool(*command)
         where = f"killed after {survivors} of {total} changes: {result}"
         assert "Traceback" not in result.err, where
-        if result.status == 0:
-            assert read_all(tool, tmp_path, image) == new, where
-        else:
-            assert (result.out + result.err).strip(), where
-        if path.exists() and path.read_bytes()[:4] == b"QFI\xfb":
+        assert result.status == 0 or (result.out + result.err).strip(), where
+        raw = path.read_bytes() if path.exists() else b""
+        if (raw, result.status) in met:
+            continue
+        met.add((raw, result.status))
+        if raw[:4] == b"QFI\xfb":
             assert real_check(path) in (0, 3), where
             ours = tool("qemu-img", "check", image)
             errors = [line for line in (ours.out + ours.err).splitlines() if line.startswith("ERROR")]
             assert all(is_leak(line) for line in errors), (where, errors)
-        if old is not None:
+        if result.status == 0:
+            assert read_all(tool, tmp_path, image) == new, where
+        elif old is not None:
             content = read_all(tool, tmp_path, image)
             changed = [i for i in range(0, len(old), 512) if old[i : i + 512] != content[i : i + 512]]
             assert all(new[i : i + 512] != old[i : i + 512] for i in changed), where
