@@ -266,7 +266,7 @@ def img_convert(argc: int, argv: list[str]) -> int:
     _create(found, drv, param, out_filename)
     out_bs = bdrv_new_open(out_filename, out_fmt)
     if "n" in found and bdrv_get_geometry(out_bs) < sum(sizes):
-        error("error: new file size is smaller than the input image")
+        error("output file is smaller than input file")
     sources = _Sources(images, sizes)
     if "c" in found:
         _copy_compressed(sources, out_bs)

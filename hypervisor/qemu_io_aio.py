@@ -10,7 +10,7 @@ requests that failed.
 import errno
 
 from hypervisor.aio import qemu_aio_flush
-from hypervisor.block import bdrv_aio_readv, bdrv_aio_writev
+from hypervisor.block import bdrv_aio_readv, bdrv_aio_writev, bdrv_pread, bdrv_pwrite
 from hypervisor.cmd import cmdinfo_t, fail, tsub
 from hypervisor.cutils import QEMUIOVector
 from hypervisor.qemu_io_common import (
@@ -21,7 +21,7 @@ from hypervisor.qemu_io_common import (
     qemu_io_free,
     state,
 )
-from hypervisor.qemu_io_rw import failed, now, vector, verify
+from hypervisor.qemu_io_rw import failed, now, unaligned, vector, verify
 from hypervisor.wording import modern
 from tracer import Struct, traced
 
@@ -96,8 +96,8 @@ def _context(request: Request | None, pattern: int) -> aio_ctx | None:
 def _started(acb: object) -> int:
     """Give a command's result: without a request, 0.12.4 ends its loop."""
     if acb is not None:
-        state.in_flight += 1
         return 0
+    state.in_flight -= 1
     fail()
     return -errno.EIO
 
@@ -131,7 +131,11 @@ def aio_read_f(argc: int, argv: list[str]) -> int:
     ctx = _context(request, 0xAB)
     if ctx is None:
         return 0
-    assert ctx.qiov is not None
+    assert ctx.qiov is not None and ctx.buf is not None
+    state.in_flight += 1
+    if unaligned(ctx.offset, ctx.qiov.size):
+        aio_read_done(ctx, min(bdrv_pread(state.image, ctx.offset, ctx.buf, ctx.qiov.size), 0))
+        return 0
     acb = bdrv_aio_readv(state.image, ctx.offset >> 9, ctx.qiov, ctx.qiov.size >> 9, aio_read_done, ctx)
     return _started(acb)
 
@@ -176,7 +180,11 @@ def aio_write_f(argc: int, argv: list[str]) -> int:
     ctx = _context(request, 0 if request is None or "z" in request else request.pattern)
     if ctx is None:
         return 0
-    assert ctx.qiov is not None
+    assert ctx.qiov is not None and ctx.buf is not None
+    state.in_flight += 1
+    if unaligned(ctx.offset, ctx.qiov.size):
+        aio_write_done(ctx, min(bdrv_pwrite(state.image, ctx.offset, ctx.buf, ctx.qiov.size), 0))
+        return 0
     acb = bdrv_aio_writev(state.image, ctx.offset >> 9, ctx.qiov, ctx.qiov.size >> 9, aio_write_done, ctx)
     return _started(acb)
 

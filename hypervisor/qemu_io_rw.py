@@ -162,6 +162,11 @@ def _span(request: Request, unless: str = "") -> tuple[int, int] | None:
     return offset, count
 
 
+def unaligned(offset: int, count: int) -> bool:
+    """Tell whether a range does not begin and end at sectors; only 7.2's wording lets it through."""
+    return bool((offset | count) & _UNALIGNED)
+
+
 def _aligned(offset: int, count: int) -> bool:
     """Check both for whole sectors, and tell the user."""
     for value, name in ((offset, "offset"), (count, "count")):
@@ -232,7 +237,6 @@ def read_f(argc: int, argv: list[str]) -> int:
     checked = _pattern_range(request, count)
     if checked is None:
         return 0
-    unaligned = (offset | count) & _UNALIGNED
     if modern():
         if "b" in request and not _aligned(offset, count):
             return 0
@@ -243,7 +247,7 @@ def read_f(argc: int, argv: list[str]) -> int:
     t1 = now()
     if "b" in request:
         cnt, total = do_load_vmstate(buf, offset, count)
-    elif ("p" in request or unaligned) if modern() else "p" in request:
+    elif "p" in request or (modern() and unaligned(offset, count)):
         cnt, total = do_pread(buf, offset, count)
     else:
         cnt, total = do_read(buf, offset, count)
@@ -299,7 +303,7 @@ def vector(request: Request | None, qiov: QEMUIOVector, pattern: int) -> tuple[i
     offset = number(request.operands[0]) if request is not None else None
     if request is None or offset is None:
         return None
-    if offset & _UNALIGNED:
+    if offset & _UNALIGNED and not modern():
         complain(f"offset {offset} is not sector aligned")
         return None
     lengths = request.operands[1:]
@@ -317,7 +321,10 @@ def readv_f(argc: int, argv: list[str]) -> int:
         return 0
     offset, buf = target
     t1 = now()
-    cnt, total = do_aio_readv(qiov, offset)
+    if unaligned(offset, qiov.size):
+        cnt, total = do_pread(buf, offset, qiov.size)
+    else:
+        cnt, total = do_aio_readv(qiov, offset)
     t2 = now()
     if cnt < 0:
         failed("readv", cnt)
@@ -408,7 +415,7 @@ def write_f(argc: int, argv: list[str]) -> int:
         cnt, total = do_save_vmstate(buf, offset, count)
     elif "c" in request:
         cnt, total = _write_compressed(buf, offset, count)
-    elif ((offset | count) & _UNALIGNED) if modern() else "p" in request:
+    elif "p" in request or (modern() and unaligned(offset, count)):
         cnt, total = do_pwrite(buf, offset, count)
     else:
         cnt, total = do_write(buf, offset, count)
@@ -501,7 +508,10 @@ def writev_f(argc: int, argv: list[str]) -> int:
         return 0
     offset, buf = target
     t1 = now()
-    cnt, total = do_aio_writev(qiov, offset)
+    if unaligned(offset, qiov.size):
+        cnt, total = do_pwrite(buf, offset, qiov.size)
+    else:
+        cnt, total = do_aio_writev(qiov, offset)
     t2 = now()
     if cnt < 0:
         failed("writev", cnt)

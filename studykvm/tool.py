@@ -33,6 +33,8 @@ def run_tool(name: str, argv: list[str]) -> int:
     if "--modern" in argv:
         argv = [word for word in argv if word != "--modern"]
         os.environ[wording.VARIABLE] = "modern"
+    # qemu-tool.c runs a bottom half at once: a long read of nothing is a call in a call in a call.
+    sys.setrecursionlimit(max(sys.getrecursionlimit(), 1_000_000))
     with program(name):
         if name == "qemu-img":
             from hypervisor import qemu_img as tool
