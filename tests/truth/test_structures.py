@@ -6,8 +6,8 @@ import pytest
 
 from graphs import recordings
 from graphs.structures_compare import compare
-from tests.truth.replay import run
-from tracer import record
+from tests.truth.replay import replay_start, run
+from tracer import load, record
 
 QEMU_IO = "qemu_io_qcow_on_raw"
 
@@ -28,6 +28,18 @@ def trace(images):
 
 def test_qemu_io_builds_the_recorded_structures(trace):
     assert compare(trace, recordings.structures(QEMU_IO)) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "scenario"),
+    [
+        ("system_hda_qcow_on_raw", "d01_boot_tcg_qcow"),
+        ("system_hda_qcow2_on_raw", "d04_boot_tcg_qcow2_savevm"),
+    ],
+)
+def test_the_emulator_builds_the_recorded_structures(tmp_path, name, scenario):
+    trace = load(replay_start(tmp_path, scenario))
+    assert compare(trace, recordings.structures(name)) == []
 
 
 def swap(events, field, value):
