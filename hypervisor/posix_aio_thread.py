@@ -26,6 +26,7 @@ from typing import Any
 from hypervisor.block_int import BlockDriverAIOCB
 from hypervisor.compatfd import notify
 from hypervisor.cutils import iovec, qemu_fdatasync
+from hypervisor.errors import HypervisorError
 from hypervisor.osdep import qemu_memalign, qemu_vfree
 from hypervisor.program import on_exit
 from tracer import Struct, symbol, traced
@@ -324,6 +325,8 @@ def spawn_thread() -> None:
     oldset = signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
     try:
         new = thread_create(None, None, aio_thread, None)
+    except RuntimeError as error:
+        raise HypervisorError(f"pthread_create failed: {error}; allow more threads (ulimit -u)") from error
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, oldset)
     pool.threads = [thread for thread in pool.threads if thread.is_alive()]

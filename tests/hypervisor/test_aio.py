@@ -41,6 +41,7 @@ from hypervisor.cutils import (
     qemu_iovec_reset,
     qemu_iovec_to_buffer,
 )
+from hypervisor.errors import HypervisorError
 from hypervisor.program import Linked, linked, program
 from tracer import record
 
@@ -254,6 +255,15 @@ def test_ctrl_c_while_the_lock_is_held(tmp_path):
         posix_aio_thread.mutex_lock(posix_aio_thread.lock)
         raise KeyboardInterrupt
     assert not workers() and not posix_aio_thread.lock.locked()
+
+
+def test_no_more_threads(disk, monkeypatch):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(HypervisorError, match="allow more threads"):
+        bdrv_aio_readv(disk[0], 0, vector(bytearray(512)), 1, Results(), None)
 
 
 def test_outside_the_main_thread(tmp_path):
