@@ -1,15 +1,15 @@
 """The built-in BIOS: the PC's firmware, served in Python. Ours, not QEMU's.
 
 The guest sees 64 KiB of ROM at F000:0000 that holds little but stubs: entry n of the vector table points to
-`out TRAP, al; iret`, and the write to that port calls the service of interrupt n here. A service that must wait for the
-disk is a generator; at each `yield` the processor goes to `sti; hlt; cli; out RESUME, al` and comes back with the next
-interrupt, so that guest handlers run as usual meanwhile.
+`out TRAP, al; iret`, and the write to that port calls the service of interrupt n here. A service that must
+wait for the disk is a generator; at each `yield` the processor goes to `sti; hlt; cli; out RESUME, al` and
+comes back with the next interrupt, so that guest handlers run as usual meanwhile.
 
 - `install(env, boot_devices)`: write the ROM and serve it.
 - `screen_text()`: what is on the screen.
 
-Interrupts: 10h screen, 11h equipment, 12h memory, 13h disks (CHS, LBA, CD-ROM), 14h serial, 15h system and APM,
-16h keyboard, 18h and 19h boot, 1Ah clock. Power off: int 15h, AX=5307h, BX=0001h, CX=0003h.
+Interrupts: 10h screen, 11h equipment, 12h memory, 13h disks (CHS, LBA, CD-ROM), 14h serial, 15h system and
+APM, 16h keyboard, 18h and 19h boot, 1Ah clock. Power off: int 15h, AX=5307h, BX=0001h, CX=0003h.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from hypervisor.bios_screen import Screen
 from hypervisor.cpu_exec import CPUState
 from hypervisor.errors import HypervisorError
 from hypervisor.exec import ram
+from hypervisor.hw.fdc import FDrive
 from hypervisor.hw.loader import rom_add_blob
 from hypervisor.ioport import cpu_inb, cpu_inl, cpu_outb, cpu_outl
 from hypervisor.program import on_reset
@@ -185,7 +186,7 @@ class Bios:
         count = sum(1 for drive in self.floppies() if drive.bs is not None)
         return 0x0226 | (1 | count - 1 << 6 if count else 0)
 
-    def floppies(self) -> list[disk.FDrive]:
+    def floppies(self) -> list[FDrive]:
         """The floppy drives."""
         from hypervisor.hw import pc
 
@@ -487,7 +488,9 @@ def _boot(bios: Bios, call: Call) -> Generator[None, None, None]:
         if drive < 0:
             bios.print("Boot failed: not a bootable disk\r\n\n")
             continue
-        call.r = Registers(0, 0, 0, drive, 0, 0, 0, 0x7C00, 0x7C00 if not segment else 0, 0x202, segment, 0, 0, 0)
+        call.r = Registers(
+            0, 0, 0, drive, 0, 0, 0, 0x7C00, 0x7C00 if not segment else 0, 0x202, segment, 0, 0, 0
+        )
         call.returns = False
         return
     bios.print("No bootable device.\r\n")

@@ -1,14 +1,14 @@
 """Disks of the built-in BIOS: int 13h, by the IDE controller's ports.
 
-A request programs the bus master as firmware of 2010 does and then waits for the interrupt, while the processor is
-halted and the main loop turns:
+A request programs the bus master as firmware of 2010 does and then waits for the interrupt, while the
+processor is halted and the main loop turns:
 
     outl(PRD table), outb(direction), outb(clear status), registers, command, outb(start)
     -> bmdma_cmd_writeb -> ide_read_dma_cb -> ... -> bdrv_aio_readv
     HLT, main_loop_wait -> posix_aio_read -> ... -> ide_read_dma_cb -> IRQ 14 or 15
 
-Functions that may have to wait are generators: a `yield` is one HLT. An odd buffer address, which a bus master cannot
-use, is served by the data port. Error codes are those of the PC's BIOS (AH of int 13h).
+Functions that may have to wait are generators: a `yield` is one HLT. An odd buffer address, which a bus
+master cannot use, is served by the data port. Error codes are those of the PC's BIOS (AH of int 13h).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """INT 13h and the boot sector of the built-in BIOS; the disks themselves are in `hypervisor.bios_disk`.
 
-Functions 00h-04h, 08h, 09h, 0Ch, 0Dh, 10h, 11h, 15h with cylinders, heads and sectors; 41h-44h, 47h, 48h with block numbers
-(Phoenix Enhanced Disk Drive 3.0); 4Bh of a CD-ROM booted without emulation (El Torito 1.0).
+Functions 00h-04h, 08h, 09h, 0Ch, 0Dh, 10h, 11h, 15h with cylinders, heads and sectors; 41h-44h, 47h, 48h with
+block numbers (Phoenix Enhanced Disk Drive 3.0); 4Bh of a CD-ROM booted without emulation (El Torito 1.0).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from hypervisor import bios_disk as disk
 from hypervisor.bios_call import Call
 from hypervisor.block import bdrv_is_inserted
 from hypervisor.exec import ram
+from hypervisor.hw.fdc import FDrive
 
 if TYPE_CHECKING:
     from hypervisor.bios import Bios
@@ -64,7 +65,7 @@ def _inquire(bios: Bios, call: Call, found: disk.Disk) -> int:
         case 0x00 | 0x09 | 0x0C | 0x0D | 0x10 | 0x11 | 0x44 | 0x47:
             return disk.OK
         case 0x01:
-            status = ram()[_STATUS]
+            status = int(ram()[_STATUS])
             call.al = status
             return status
         case 0x04:
@@ -92,7 +93,8 @@ def _inquire(bios: Bios, call: Call, found: disk.Disk) -> int:
 
 def _chs(call: Call, heads: int, sectors: int) -> int | None:
     """Block number of the cylinder, head and sector asked for, or None if there is no such place."""
-    cylinder, head, sector = call.ch | (call.cl & 0xC0) << 2, call.dh, call.cl & 0x3F
+    cylinder: int = call.ch | (call.cl & 0xC0) << 2
+    head, sector = call.dh, call.cl & 0x3F
     if not 1 <= sector <= sectors or head >= heads:
         return None
     return (cylinder * heads + head) * sectors + sector - 1
@@ -155,7 +157,7 @@ def _emulation(call: Call) -> int:
     return disk.OK
 
 
-def _floppy(bios: Bios, call: Call, drive: disk.FDrive) -> None:
+def _floppy(bios: Bios, call: Call, drive: FDrive) -> None:
     match call.ah:
         case 0x00 | 0x0C | 0x10 | 0x11:
             _finish(call, disk.OK)

@@ -1,6 +1,7 @@
 """The text screen of the built-in BIOS: int 10h on 80 x 25 characters at B800:0000.
 
-What the guest stores there itself is seen as well. The cursor is where BIOS programs look for it, at 0040:0050.
+What the guest stores there itself is seen as well. The cursor is where BIOS programs look for it, at
+0040:0050.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Disk requests straight into the guest's memory: dma-helpers.c.
 
-A device collects the pieces of memory that its descriptors name in a `QEMUSGList`; `dma_bdrv_read` maps them and
-passes the views to the block layer, so no byte is copied on the way.
+A device collects the pieces of memory that its descriptors name in a `QEMUSGList`; `dma_bdrv_read` maps them
+and passes the views to the block layer, so no byte is copied on the way.
 
     dma_bdrv_read -> dma_bdrv_io -> dma_bdrv_cb(0)   maps, submits bdrv_aio_readv
                                     dma_bdrv_cb(ret) by its completion: unmaps, calls the device's cb

@@ -97,7 +97,9 @@ def ioport_bsize(size: int) -> tuple[int, int]:
     return (0, {1: 0, 2: 1, 4: 2}[size]) if size in (1, 2, 4) else (-1, 0)
 
 
-def _register(table: tuple[dict[int, Any], ...], start: int, length: int, size: int, func: Any, opaque: Any) -> int:
+def _register(
+    table: tuple[dict[int, Any], ...], start: int, length: int, size: int, func: Any, opaque: Any
+) -> int:
     ret, bsize = ioport_bsize(size)
     if ret:
         raise HypervisorError(f"a port of {size} bytes does not exist: register 1, 2 or 4")

@@ -1,7 +1,7 @@
 """The monitor: the line by which a human speaks to a running machine; monitor.c.
 
-A line typed at `(qemu) ` is cut into words as the command's table entry asks for, and its function is called. The
-commands themselves are in `hypervisor.monitor_commands`.
+A line typed at `(qemu) ` is cut into words as the command's table entry asks for, and its function is called.
+The commands themselves are in `hypervisor.monitor_commands`.
 
 - `monitor_init(chr, flags)`: a monitor on a character device.
 - `monitor_printf(mon, fmt, *args)`, `monitor_flush(mon)`.

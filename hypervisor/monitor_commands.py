@@ -1,8 +1,8 @@
 """The monitor's commands: a part of monitor.c, and its table, qemu-monitor.hx.
 
-A table entry says how the words after the name are cut: "device:B" a block device's name, "target:F" a file name,
-"arg:s?" text that may be missing, "force:-f" a flag. Commands of 0.12.4 that the model lacks are in the table without a
-function.
+A table entry says how the words after the name are cut: "device:B" a block device's name, "target:F" a file
+name, "arg:s?" text that may be missing, "force:-f" a flag. Commands of 0.12.4 that the model lacks are in the
+table without a function.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def compare_cmd(name: str, list: str) -> int:
 def find_command(name: str) -> Command | None:
     """Find a command, also one the model lacks."""
     found = next((cmd for cmd in mon_cmds if compare_cmd(name, cmd.name)), None)
-    if found is None and name in _LACKING:
+    if found is None and name in _LACKING.split():
         found = Command(name, "", None, "", "")
     return found
 
@@ -96,7 +96,7 @@ def do_info(mon: Monitor, qdict: Arguments) -> None:
     cmd = next((cmd for cmd in info_cmds if item is not None and compare_cmd(item, cmd.name)), None)
     if cmd is not None and cmd.function is not None:
         cmd.function(mon, qdict)
-    elif item in _LACKING_INFO:
+    elif item in _LACKING_INFO.split():
         monitor_printf(mon, "info %s: the model has no such command\n", item)
     else:
         help_cmd(mon, "info")
@@ -190,7 +190,9 @@ def do_eject(mon: Monitor, qdict: Arguments) -> None:
 
 
 @traced
-def monitor_read_bdrv_key_start(mon: Monitor, bs: BlockDriverState, completion_cb: None, opaque: None) -> None:
+def monitor_read_bdrv_key_start(
+    mon: Monitor, bs: BlockDriverState, completion_cb: None, opaque: None
+) -> None:
     """Ask for the key of an encrypted medium; the model opens none."""
     bdrv_key_required(bs)
 
@@ -248,16 +250,30 @@ def do_system_powerdown(mon: Monitor, qdict: Arguments) -> None:
 
 mon_cmds: list[Command] = [
     Command("help|?", "name:s?", do_help_cmd, "[cmd]", "show the help"),
-    Command("commit", "device:B", do_commit, "device|all", "commit changes to the disk images (if -snapshot is used) or backing files"),
+    Command(
+        "commit",
+        "device:B",
+        do_commit,
+        "device|all",
+        "commit changes to the disk images (if -snapshot is used) or backing files",
+    ),
     Command("info", "item:s?", do_info, "[subcommand]", "show various information about the system state"),
     Command("q|quit", "", do_quit, "", "quit the emulator"),
-    Command("eject", "force:-f,device:B", do_eject, "[-f] device", "eject a removable medium (use -f to force it)"),
-    Command("change", "device:B,target:F,arg:s?", do_change, "device filename [format]", "change a removable medium, optional format"),
+    Command(
+        "eject", "force:-f,device:B", do_eject, "[-f] device", "eject a removable medium (use -f to force it)"
+    ),
+    Command(
+        "change",
+        "device:B,target:F,arg:s?",
+        do_change,
+        "device filename [format]",
+        "change a removable medium, optional format",
+    ),
     Command("stop", "", do_stop, "", "stop emulation"),
     Command("c|cont", "", do_cont, "", "resume emulation"),
     Command("system_reset", "", do_system_reset, "", "reset the system"),
     Command("system_powerdown", "", do_system_powerdown, "", "send system power down event"),
-]  # fmt: skip
+]
 
 info_cmds: list[Command] = [
     Command("version", "", do_info_version, "", "show the version of QEMU"),
@@ -269,15 +285,14 @@ info_cmds: list[Command] = [
     Command("name", "", do_info_name, "", "show the current VM name"),
 ]
 
-_LACKING = frozenset(
-    "screendump logfile log savevm loadvm delvm singlestep gdbserver x xp p print i o sendkey sum usb_add usb_del"
-    " device_add device_del cpu mouse_move mouse_button mouse_set wavcapture stopcapture memsave pmemsave boot_set nmi"
-    " migrate migrate_cancel migrate_set_speed migrate_set_downtime drive_add pci_add pci_del host_net_add"
-    " host_net_remove hostfwd_add hostfwd_remove balloon set_link watchdog_action acl_show acl_policy acl_add"
-    " acl_remove acl_reset mce getfd closefd block_passwd cpu_set".split()
-)
-_LACKING_INFO = frozenset(
-    "commands network chardev registers cpus irq pic pci tlb mem hpet jit numa usb usbhost profile capture snapshots"
-    " pcmcia mice vnc uuid cpustats usernet migrate balloon qtree qdm roms".split()
-)
-
+_LACKING = """
+    screendump logfile log savevm loadvm delvm singlestep gdbserver x xp p print i o sendkey sum usb_add
+    usb_del device_add device_del cpu mouse_move mouse_button mouse_set wavcapture stopcapture memsave pmemsave
+    boot_set nmi migrate migrate_cancel migrate_set_speed migrate_set_downtime drive_add pci_add pci_del host_net_add
+    host_net_remove hostfwd_add hostfwd_remove balloon set_link watchdog_action acl_show acl_policy acl_add
+    acl_remove acl_reset mce getfd closefd block_passwd cpu_set
+"""
+_LACKING_INFO = """
+    commands network chardev registers cpus irq pic pci tlb mem hpet jit numa usb usbhost profile capture
+    snapshots pcmcia mice vnc uuid cpustats usernet migrate balloon qtree qdm roms
+"""

@@ -83,4 +83,3 @@ def net_init_clients() -> int:
 @traced
 def net_check_clients() -> None:
     """Warn of networks that nobody is on; there are none."""
-

@@ -1,15 +1,15 @@
 """Character devices: where serial lines and monitors lead; qemu-char.c.
 
-A `CharDriverState` has a back end (stdio, a file, nothing, a pipe) that it writes to, and a front end (a serial port, a
-monitor) whose handlers it calls. A multiplexer (`mon:stdio`) shares one back end among several front ends; Ctrl-A c
-goes from one to the next, Ctrl-A x ends the program.
+A `CharDriverState` has a back end (stdio, a file, nothing, a pipe) that it writes to, and a front end (a
+serial port, a monitor) whose handlers it calls. A multiplexer (`mon:stdio`) shares one back end among several
+front ends; Ctrl-A c goes from one to the next, Ctrl-A x ends the program.
 
 - `qemu_chr_parse_compat(label, filename)`: "file:out.txt" to an option group.
 - `qemu_chr_open_opts(opts, init)`, `qemu_chr_open(label, filename, init)`: to an open device.
 - `qemu_chr_add_handlers(s, fd_can_read, fd_read, fd_event, opaque)`, `qemu_chr_write(s, buf, len)`.
 
-Back ends: null, stdio, file, pipe, and vc, a text console that nobody sees. Sockets, terminals, pty and parallel
-ports are known by name and not modelled.
+Back ends: null, stdio, file, pipe, and vc, a text console that nobody sees. Sockets, terminals, pty and
+parallel ports are known by name and not modelled.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class FDCharDriver(Struct):
 
 
 class MuxFrontEnd(Struct):
-    """One front end of a multiplexer, in C a column of MuxDriver's arrays, and the input that waits for it."""
+    """A multiplexer's front end, in C a column of MuxDriver's arrays, with the input that waits for it."""
 
     chr_can_read: IOCanRWHandler | None = None
     chr_read: IOReadHandler | None = None

@@ -1,7 +1,7 @@
 """Line editing of the monitor: readline.c.
 
-Every byte redraws the line: back to its beginning, the text, erase to the end (ECMA-48 CUB and EL), whether or not a
-terminal is there to see it.
+Every byte redraws the line: back to its beginning, the text, erase to the end (ECMA-48 CUB and EL), whether
+or not a terminal is there to see it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Functions of QEMU that run at every port access, and so are traced only when asked for.
 
 A boot loader makes more than a hundred thousand port accesses; as events they would bury everything else.
-Functions marked `@traced_io` are QEMU's as much as those marked `@traced`, but the tracer hears of them only after
-`enable()`, which `studykvm boot --trace-io` calls.
+Functions marked `@traced_io` are QEMU's as much as those marked `@traced`, but the tracer hears of them only
+after `enable()`, which `studykvm boot --trace-io` calls.
 """
 
 from __future__ import annotations

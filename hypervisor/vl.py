@@ -1,7 +1,7 @@
 """The emulator's main program: vl.c, whose parts are the modules `hypervisor.vl_*`.
 
-`main(argv) -> int` reads options, opens the images, makes the machine and runs it, in the order of the original. The
-functions that other C files call are re-exported here.
+`main(argv) -> int` reads options, opens the images, makes the machine and runs it, in the order of the
+original. The functions that other C files call are re-exported here.
 """
 
 from __future__ import annotations
@@ -75,9 +75,8 @@ __all__ = ["main", "main_loop_wait", "qemu_get_clock", "qemu_notify_event", "qem
 
 _MAX_RAM = 4095 << 20
 _MIN_RAM = 1 << 20
-_IGNORED = frozenset(
-    "no-kvm no-kvm-irqchip no-kvm-pit no-kvm-pit-reinjection L no-acpi no-hpet win2k-hack".split()
-)
+_NO_KVM = ("no-kvm", "no-kvm-irqchip", "no-kvm-pit", "no-kvm-pit-reinjection")
+_IGNORED = frozenset((*_NO_KVM, "L", "no-acpi", "no-hpet", "win2k-hack"))
 _DEFAULTS = ("serial", "parallel", "monitor", "floppy", "cdrom", "sdcard", "vga")
 
 
@@ -379,8 +378,8 @@ def main(argv: list[str]) -> int:
     Returns
     -------
     int
-        0 when the guest or a signal ended the run. QEMU's `exit(n)` is `SystemExit(n)`: the monitor's quit, wrong
-        options, images that do not open.
+        0 when the guest or a signal ended the run. QEMU's `exit(n)` is `SystemExit(n)`: the monitor's quit,
+        wrong options, images that do not open.
     """
     timers.init_clocks()
     qemu_errors_to_file(sys.stderr)

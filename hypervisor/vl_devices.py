@@ -1,7 +1,7 @@
 """Serial lines, monitors and other devices that options ask for: a part of vl.c.
 
--serial and its kin are only noted while options are read (`add_device_config`); main opens them in the order of their
-kind, by `foreach_device_config(type, func)`. A monitor is two option groups, a chardev and a mon.
+-serial and its kin are only noted while options are read (`add_device_config`); main opens them in the order
+of their kind, by `foreach_device_config(type, func)`. A monitor is two option groups, a chardev and a mon.
 """
 
 from __future__ import annotations
@@ -15,7 +15,13 @@ from typing import Any
 from hypervisor.cutils import strstart
 from hypervisor.errors import HypervisorError
 from hypervisor.program import on_reset
-from hypervisor.qemu_char import CharDriverState, qemu_chr_find, qemu_chr_open, qemu_chr_open_opts, qemu_chr_parse_compat
+from hypervisor.qemu_char import (
+    CharDriverState,
+    qemu_chr_find,
+    qemu_chr_open,
+    qemu_chr_open_opts,
+    qemu_chr_parse_compat,
+)
 from hypervisor.qemu_config import qemu_mon_opts
 from hypervisor.qemu_option import (
     QemuOpts,
@@ -164,7 +170,9 @@ def mon_init_func(opts: QemuOpts, opaque: None) -> int:
 @traced
 def device_init_func(opts: QemuOpts, opaque: None) -> int:
     """Refuse a device of -device, or one that -drive if=virtio stands for."""
-    raise HypervisorError(f"the model has no device '{qemu_opt_get(opts, 'driver')}': use -hda or -drive if=ide")
+    raise HypervisorError(
+        f"the model has no device '{qemu_opt_get(opts, 'driver')}': use -hda or -drive if=ide"
+    )
 
 
 _Default = dict[str, int]

@@ -5,7 +5,8 @@ stored groups (`qemu_opts_foreach` -> `drive_init_func` -> `drive_init`) and ope
 default CD-ROM, floppy and SD drives take the same way, without a file.
 
 - `drive_add(file, fmt, *args) -> QemuOpts`, `drive_init(opts, opaque) -> (DriveInfo | None, fatal_error)`.
-- `drive_get(type, bus, unit)`, `drive_get_by_id`, `drive_get_max_bus`, `drive_get_serial`, `drive_get_on_error`.
+- `drive_get(type, bus, unit)`, `drive_get_by_id`, `drive_get_max_bus`, `drive_get_serial`,
+  `drive_get_on_error`.
 - `drives`: all `DriveInfo`, in the order of their making.
 """
 

@@ -43,8 +43,8 @@ cdrom|file|use 'file' as IDE cdrom image (cdrom is ide1 master)
 drive|[file=file][,if=type][,bus=n][,unit=m][,media=d][,index=i][,cyls=c,heads=h,secs=s[,trans=t]][,snapshot=on|off]\
 [,cache=writethrough|writeback|none][,format=f][,serial=s][,addr=A][,id=name][,aio=threads|native][,readonly=on|off]\
 [,werror=ignore|stop|report|enospc][,rerror=ignore|stop|report]|use 'file' as a drive image
-set|group.id.arg=value|set <arg> parameter for item <id> of type <group>, i.e. -set drive.$id.file=/path/to/image
-global|driver.property=value|set a global default for a driver property
+set|group.id.arg=value|set <arg> parameter for item <id> of type <group>, i.e. -set
+drive.$id.file=/path/to/image global|driver.property=value|set a global default for a driver property
 mtdblock|file|use 'file' as on-board Flash memory image
 sd|file|use 'file' as SecureDigital card image
 pflash|file|use 'file' as a parallel flash image
@@ -78,15 +78,15 @@ no-hpet||disable HPET: the model has none
 win2k-hack||use it when installing Windows 2000: nothing in the model
 smp|n|set the number of CPUs: the model has one
 """
-_LACKING_WITH = (
-    "cpu numa k soundhw usbdevice device uuid vga vnc balloon acpitable smbios tftp bootp redir smb netdev bt kernel"
-    " append initrd qmp pidfile gdb d bios loadvm option-rom clock startdate rtc icount watchdog watchdog-action"
-    " virtioconsole tb-size incoming chroot runas pcidevice nvram kvm-shadow-memory mem-path"
-)
-_LACKING_WITHOUT = (
-    "audio-help usb curses no-frame alt-grab ctrl-grab no-quit sdl portrait full-screen rtc-td-hack singlestep s"
-    " enable-kvm daemonize localtime show-cursor enable-nesting tdf mem-prealloc"
-)
+_LACKING_WITH = """
+cpu numa k soundhw usbdevice device uuid vga vnc balloon acpitable smbios tftp bootp redir smb netdev bt
+kernel append initrd qmp pidfile gdb d bios loadvm option-rom clock startdate rtc icount watchdog watchdog-action
+virtioconsole tb-size incoming chroot runas pcidevice nvram kvm-shadow-memory mem-path
+"""
+_LACKING_WITHOUT = """
+audio-help usb curses no-frame alt-grab ctrl-grab no-quit sdl portrait full-screen rtc-td-hack singlestep s
+enable-kvm daemonize localtime show-cursor enable-nesting tdf mem-prealloc
+"""
 
 
 def _table() -> dict[str, QEMUOption]:
@@ -122,8 +122,9 @@ def version() -> None:
 
 
 _TAIL = """
-The model has no window. Without -nographic the text screen is printed when the guest stops; with it, what the BIOS
-prints also goes to the serial line, and the monitor shares the terminal with it (ctrl-a c changes, ctrl-a x ends).
+The model has no window. Without -nographic the text screen is printed when the guest stops; with it, what the
+BIOS prints also goes to the serial line, and the monitor shares the terminal with it (ctrl-a c changes,
+ctrl-a x ends).
 
 STUDYKVM: --trace FILE records the run; --trace-io records port accesses, too.
 The guest switches the machine off by writing "Shutdown" to port 0x8900, or by int 15h, AX=5307h, BX=1, CX=3."""
@@ -133,7 +134,9 @@ The guest switches the machine off by writing "Shutdown" to port 0x8900, or by i
 def help(exitcode: int) -> None:
     """Print all options and leave the program."""
     version()
-    print("usage: qemu [options] [disk_image]\n\n'disk_image' is a raw hard image image for IDE hard disk 0\n")
+    print(
+        "usage: qemu [options] [disk_image]\n\n'disk_image' is a raw hard image image for IDE hard disk 0\n"
+    )
     for option in qemu_options.values():
         if option.modelled:
             front = f"-{option.name} {option.usage}".rstrip()

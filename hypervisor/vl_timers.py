@@ -12,6 +12,7 @@ deadline is kept, and the main loop and the CPU loop ask for it between two step
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -345,11 +346,9 @@ def qemu_event_increment() -> None:
 @traced
 def qemu_event_read(opaque: int) -> None:
     """Drain the pipe that wakes select()."""
-    try:
+    with contextlib.suppress(BlockingIOError):
         while os.read(opaque, 512):
             pass
-    except BlockingIOError:
-        pass
 
 
 @traced
@@ -411,10 +410,8 @@ def _alarm_seconds(limit: float) -> float:
 def _wake() -> None:
     """Have select() return, also from a signal handler or another thread."""
     if _io_thread_fd >= 0:
-        try:
+        with contextlib.suppress(BlockingIOError):
             os.write(_io_thread_fd, b"\0")
-        except BlockingIOError:
-            pass
 
 
 def _guest_seconds() -> float:

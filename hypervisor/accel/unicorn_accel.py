@@ -1,17 +1,18 @@
 """The processor by unicorn, the CPU emulator taken out of QEMU.
 
-What unicorn leaves to its user is done here: interrupts and exceptions are delivered through the real-mode vector
-table, ports go to `hypervisor.ioport`, a halt is seen by the byte before IP. Memory that is not there reads zeros, as
-the real program's unassigned memory does.
+What unicorn leaves to its user is done here: interrupts and exceptions are delivered through the real-mode
+vector table, ports go to `hypervisor.ioport`, a halt is seen by the byte before IP. Memory that is not there
+reads zeros, as the real program's unassigned memory does.
 
-In protected mode interrupts and exceptions are not delivered: one that the guest has no descriptor for resets the
-machine, as a triple fault does, and any other ends the run with a message.
+In protected mode interrupts and exceptions are not delivered: one that the guest has no descriptor for resets
+the machine, as a triple fault does, and any other ends the run with a message.
 """
 
 from __future__ import annotations
 
 import ctypes
 import dataclasses
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -32,9 +33,10 @@ class UnicornAccel:
     """`hypervisor.accel.Accel` by unicorn."""
 
     def __init__(self) -> None:
-        import unicorn
-        from unicorn import x86_const as x86
-
+        # The package has no types to check against.
+        unicorn: Any = importlib.import_module("unicorn")
+        x86: Any = importlib.import_module("unicorn.x86_const")
+        self._all = unicorn.UC_PROT_ALL
         self._uc_error = unicorn.UcError
         self._errors = {
             unicorn.UC_ERR_FETCH_UNMAPPED: "jumped to where there is no memory",
@@ -44,7 +46,7 @@ class UnicornAccel:
         self._undefined = unicorn.UC_ERR_INSN_INVALID
         self._x86 = x86
         self._ids = [getattr(x86, f"UC_X86_REG_{f.name.upper()}") for f in dataclasses.fields(Registers)]
-        self._uc = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_32)
+        self._uc: Any = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_32)
         self._uc.hook_add(unicorn.UC_HOOK_INTR, self._guarded(self._on_interrupt))
         self._uc.hook_add(unicorn.UC_HOOK_INSN, self._guarded(self._on_in), None, 1, 0, x86.UC_X86_INS_IN)
         self._uc.hook_add(unicorn.UC_HOOK_INSN, self._guarded(self._on_out), None, 1, 0, x86.UC_X86_INS_OUT)
@@ -60,12 +62,10 @@ class UnicornAccel:
 
     def map_ram(self) -> None:
         """Put the machine's memory at physical address 0."""
-        import unicorn
-
         memory = ram()
         # Keeps the pages in place for as long as unicorn executes from them.
         self._pin = ctypes.c_char.from_buffer(memory)
-        self._uc.mem_map_ptr(0, len(memory), unicorn.UC_PROT_ALL, ctypes.addressof(self._pin))
+        self._uc.mem_map_ptr(0, len(memory), self._all, ctypes.addressof(self._pin))
 
     def reset(self) -> None:
         """Take the state after power-on."""
@@ -134,7 +134,13 @@ class UnicornAccel:
                 f"the guest took interrupt {vector:#x} in protected mode at {self._place()}: the model delivers"
                 " interrupts in real mode only"
             )
-        ids = (x86.UC_X86_REG_IP, x86.UC_X86_REG_CS, x86.UC_X86_REG_EFLAGS, x86.UC_X86_REG_SS, x86.UC_X86_REG_SP)
+        ids = (
+            x86.UC_X86_REG_IP,
+            x86.UC_X86_REG_CS,
+            x86.UC_X86_REG_EFLAGS,
+            x86.UC_X86_REG_SS,
+            x86.UC_X86_REG_SP,
+        )
         ip, cs, eflags, ss, sp = uc.reg_read_batch(list(ids))
         frame = b"".join((value & 0xFFFF).to_bytes(2, "little") for value in (ip, cs, eflags))
         for at, byte in enumerate(frame):
@@ -202,7 +208,9 @@ class UnicornAccel:
         from hypervisor import quirks
         from hypervisor.vl_loop import qemu_system_reset_request
 
-        quirks.note("triple-fault", f"the guest took a triple fault at {self._place()}: the machine was reset")
+        quirks.note(
+            "triple-fault", f"the guest took a triple fault at {self._place()}: the machine was reset"
+        )
         qemu_system_reset_request()
 
     def _before_ip(self) -> int:

@@ -1,7 +1,8 @@
 """Floppy disks: hw/fdc.c, as far as drives and their formats.
 
-The controller's registers are not modelled. The built-in BIOS reads and writes sectors by `_transfer`, which calls the
-block layer as the real controller's transfer handler does: `bdrv_read`, `bdrv_write`, a sector at a time.
+The controller's registers are not modelled. The built-in BIOS reads and writes sectors by `_transfer`, which
+calls the block layer as the real controller's transfer handler does: `bdrv_read`, `bdrv_write`, a sector at a
+time.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The two interrupt controllers of a PC: hw/i8259.c.
 
-Lines 0-7 end in the master, 8-15 in the slave, whose output is the master's line 2. `irr` holds what is asked for,
-`isr` what is being served, `imr` what is masked. Intel 8259A data sheet; edge-triggered unless `elcr` says otherwise.
+Lines 0-7 end in the master, 8-15 in the slave, whose output is the master's line 2. `irr` holds what is asked
+for, `isr` what is being served, `imr` what is masked. Intel 8259A data sheet; edge-triggered unless `elcr`
+says otherwise.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The PC: hw/pc.c.
 
-`pc_init1` makes the machine: processor, memory, interrupt controllers, chip set, serial ports, IDE, floppies. What it
-leaves out of the real one (APIC, RTC, PIT, keyboard, VGA, USB, network, ACPI) is not modelled yet; where a recording
-shows their calls, a comparison looks at the functions that both know.
+`pc_init1` makes the machine: processor, memory, interrupt controllers, chip set, serial ports, IDE, floppies.
+What it leaves out of the real one (APIC, RTC, PIT, keyboard, VGA, USB, network, ACPI) is not modelled yet;
+where a recording shows their calls, a comparison looks at the functions that both know.
 """
 
 from __future__ import annotations

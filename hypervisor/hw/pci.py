@@ -3,7 +3,8 @@
 A device asks for ports by `pci_register_bar`; they appear when the firmware has written an address into the
 base address register and set the command bit, and then `map_func` is called:
 
-    BIOS: outl(0xcf8), outl(0xcfc) -> pci_data_write -> pci_default_write_config -> pci_update_mappings -> bmdma_map
+    BIOS: outl(0xcf8), outl(0xcfc) -> pci_data_write -> pci_default_write_config -> pci_update_mappings ->
+    bmdma_map
 
 - `pci_bus_new(parent, name, devfn_min)`, `pci_bus_irqs(...)`: made and wired by the host bridge.
 - `pci_create_simple(bus, devfn, name)`: a device on it; devfn -1 takes the first free slot.
@@ -223,7 +224,9 @@ def pci_bus_irqs(
 def pci_set_default_subsystem_id(pci_dev: PCIDevice) -> None:
     """Say that QEMU made the device."""
     vendor = regs.PCI_SUBVENDOR_ID_REDHAT_QUMRANET | regs.PCI_SUBDEVICE_ID_QEMU << 16
-    pci_dev.config[regs.PCI_SUBSYSTEM_VENDOR_ID : regs.PCI_SUBSYSTEM_VENDOR_ID + 4] = vendor.to_bytes(4, "little")
+    pci_dev.config[regs.PCI_SUBSYSTEM_VENDOR_ID : regs.PCI_SUBSYSTEM_VENDOR_ID + 4] = vendor.to_bytes(
+        4, "little"
+    )
 
 
 @traced
@@ -291,7 +294,9 @@ def do_pci_register_device(
 
 
 @traced
-def pci_register_bar(pci_dev: PCIDevice, region_num: int, size: int, type: int, map_func: PCIMapIORegionFunc) -> None:
+def pci_register_bar(
+    pci_dev: PCIDevice, region_num: int, size: int, type: int, map_func: PCIMapIORegionFunc
+) -> None:
     """Ask for `size` ports or bytes, a power of two, which appear where the firmware puts them."""
     region = pci_dev.io_regions[region_num]
     region.addr = regs.PCI_BAR_UNMAPPED

@@ -1,6 +1,6 @@
 """How the processor reaches PCI configuration space, by an address and a data port: hw/pci_host.c.
 
-    outl(0xcf8, 0x80000000 | bus << 16 | devfn << 8 | offset); inl(0xcfc)
+outl(0xcf8, 0x80000000 | bus << 16 | devfn << 8 | offset); inl(0xcfc)
 """
 
 from __future__ import annotations

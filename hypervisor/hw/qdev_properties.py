@@ -1,7 +1,7 @@
 """Properties of devices: hw/qdev-properties.c.
 
-A `Property` says which field of a device can be set from outside, of which type, and its default. In C it is an
-offset into the device's structure; here it is the field's name.
+A `Property` says which field of a device can be set from outside, of which type, and its default. In C it is
+an offset into the device's structure; here it is the field's name.
 
 - `qdev_prop_set_uint32(dev, name, value)` and its kin: for the machine's own code.
 - `qdev_prop_parse(dev, name, text)`: for -device, -global and the compatibility lists of old machines.

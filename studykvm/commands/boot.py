@@ -1,7 +1,7 @@
 """`studykvm boot`: boot a guest from an image, in QEMU's spelling.
 
-Everything but `--trace-io` is an option of qemu-kvm 0.12.4. Afterwards the text screen is printed, unless -nographic
-showed it all along, and on stderr what the run met of the real program's oddities.
+Everything but `--trace-io` is an option of qemu-kvm 0.12.4. Afterwards the text screen is printed, unless
+-nographic showed it all along, and on stderr what the run met of the real program's oddities.
 """
 
 import sys
@@ -19,7 +19,8 @@ def main(argv: list[str]) -> int:
     Returns
     -------
     int
-        0 when the guest, the monitor or a signal ended the run; 1 for wrong options or images that do not open.
+        0 when the guest, the monitor or a signal ended the run; 1 for wrong options or images that do not
+        open.
     """
     from hypervisor import bios, trace_io
     from hypervisor.boot import run_boot

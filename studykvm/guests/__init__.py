@@ -3,7 +3,8 @@
 - `boot_sector(name)`: the 512 bytes of a guest; "demo" is the only one.
 - `write_demo_disk(path, size)`: a raw disk that boots the demo guest.
 
-The demo guest reads sectors 0 to 3, prints the text in sector 1, writes sector 5 and switches the machine off.
+The demo guest reads sectors 0 to 3, prints the text in sector 1, writes sector 5 and switches the machine
+off.
 """
 
 from importlib.resources import files

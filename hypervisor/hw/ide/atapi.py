@@ -1,13 +1,13 @@
 """CD-ROM drives: the packet commands of hw/ide/core.c.
 
-The guest sends WIN_PACKETCMD, writes a packet of 12 bytes to the data port, and gets the answer by the data port, a
-sector an interrupt, or by DMA:
+The guest sends WIN_PACKETCMD, writes a packet of 12 bytes to the data port, and gets the answer by the data
+port, a sector an interrupt, or by DMA:
 
     ide_atapi_cmd -> ide_atapi_cmd_read -> ide_atapi_cmd_read_dma_cb -> bdrv_aio_readv
                   -> ide_atapi_cmd_reply -> ide_atapi_cmd_reply_end
 
-Formats: MMC-2 and SFF-8090. Commands about DVD structures and tables of contents of sessions answer as an unknown
-command does.
+Formats: MMC-2 and SFF-8090. Commands about DVD structures and tables of contents of sessions answer as an
+unknown command does.
 """
 
 from __future__ import annotations

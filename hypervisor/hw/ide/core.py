@@ -1,11 +1,13 @@
 """A channel's registers and commands, and its drives' coming to life: hw/ide/core.c.
 
 - `ide_init_ioport(bus, iobase, iobase2)`, `ide_init2(bus, hd0, hd1, irq)`: ports and two empty places.
-- `ide_init_drive(s, dinfo, version)`: a drive gets its image; here QEMU reads sector 0 before the guest does, to
-  guess the geometry.
-- `ide_ioport_write(bus, addr, val)` and its kin: what the guest does to the registers. Traced with --trace-io only.
+- `ide_init_drive(s, dinfo, version)`: a drive gets its image; here QEMU reads sector 0 before the guest does,
+  to guess the geometry.
+- `ide_ioport_write(bus, addr, val)` and its kin: what the guest does to the registers. Traced with --trace-io
+  only.
 
-Commands of CompactFlash cards, and SMART beyond switching it on and off, are refused as an unknown command is.
+Commands of CompactFlash cards, and SMART beyond switching it on and off, are refused as an unknown command
+is.
 """
 
 from __future__ import annotations

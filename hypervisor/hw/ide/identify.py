@@ -1,7 +1,7 @@
 """What drives say of themselves: the IDENTIFY parts of hw/ide/core.c.
 
-The answer is 256 little-endian words (ATA/ATAPI-6, IDENTIFY DEVICE and IDENTIFY PACKET DEVICE); texts are padded with
-blanks and their bytes swapped in each word.
+The answer is 256 little-endian words (ATA/ATAPI-6, IDENTIFY DEVICE and IDENTIFY PACKET DEVICE); texts are
+padded with blanks and their bytes swapped in each word.
 """
 
 from __future__ import annotations
@@ -47,7 +47,17 @@ def ide_identify(s: IDEState) -> None:
         oldsize = s.cylinders * s.heads * s.sectors
         _put(p, {0: 0x0040, 1: s.cylinders, 3: s.heads, 4: 512 * s.sectors, 5: 512, 6: s.sectors})
         _put_texts(p, s, "QEMU HARDDISK")
-        _put(p, {47: 0x8000 | MAX_MULT_SECTORS, 48: 1, 49: 1 << 11 | 1 << 9 | 1 << 8, 51: 0x200, 52: 0x200, 53: 7})
+        _put(
+            p,
+            {
+                47: 0x8000 | MAX_MULT_SECTORS,
+                48: 1,
+                49: 1 << 11 | 1 << 9 | 1 << 8,
+                51: 0x200,
+                52: 0x200,
+                53: 7,
+            },
+        )
         _put(p, {54: s.cylinders, 55: s.heads, 56: s.sectors, 57: oldsize, 58: oldsize >> 16})
         if s.mult_sectors:
             put_le16(p, 59, 0x100 | s.mult_sectors)

@@ -6,7 +6,14 @@ import sys
 
 from hypervisor.hw.ide.core import ide_init_drive
 from hypervisor.hw.ide.internal import IDEBus, IDEDevice, IDEDeviceInfo
-from hypervisor.hw.qdev import BusInfo, DeviceState, qbus_create_inplace, qdev_create, qdev_init, qdev_register
+from hypervisor.hw.qdev import (
+    BusInfo,
+    DeviceState,
+    qbus_create_inplace,
+    qdev_create,
+    qdev_init,
+    qdev_register,
+)
 from hypervisor.hw.qdev_properties import Property, qdev_prop_set_drive, qdev_prop_set_uint32
 from hypervisor.module import device_init
 from hypervisor.vl_drive import DriveInfo

@@ -4,8 +4,8 @@
     bmdma_cmd_writeb -> ide_read_dma_cb(0)          first piece: dma_buf_prepare, dma_bdrv_read
     (completion)      -> ide_read_dma_cb(ret)       next piece, or status, interrupt and end
 
-Failing requests go through `ide_handle_rw_error`: reported to the guest, or the machine stops (rerror=, werror=) and
-tries again when it is started.
+Failing requests go through `ide_handle_rw_error`: reported to the guest, or the machine stops (rerror=,
+werror=) and tries again when it is started.
 """
 
 from __future__ import annotations
@@ -51,7 +51,9 @@ C_FILE = "hw/ide/core.c"
 
 
 @traced
-def ide_transfer_start(s: IDEState, buf: int, size: int, end_transfer_func: Callable[[IDEState], None]) -> None:
+def ide_transfer_start(
+    s: IDEState, buf: int, size: int, end_transfer_func: Callable[[IDEState], None]
+) -> None:
     """Offer `size` bytes of the buffer from offset `buf` on at the data port."""
     s.end_transfer_func = end_transfer_func
     s.data_ptr = buf
