@@ -193,7 +193,7 @@ def resize_image(bs: BlockDriverState, size: int) -> int:
         return -errno.ENOMEDIUM
     if bs.drv.format_name != "qcow2":
         return bdrv_truncate(bs, size)
-    from hypervisor.block.qcow2_cluster import qcow2_grow_l1_table
+    from hypervisor.block.qcow2_table import qcow2_grow_l1_table
 
     s = bs.opaque
     if s.nb_snapshots or size < bs.total_sectors * 512 or size % 512:

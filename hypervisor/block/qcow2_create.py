@@ -40,7 +40,8 @@ from hypervisor.block.qcow2_format import (
     complain,
     pack_extensions,
 )
-from hypervisor.block.qcow2_refcount import qcow2_create_refcount_update, qcow2_free_any_clusters
+from hypervisor.block.qcow2_refcount import qcow2_free_any_clusters
+from hypervisor.block.qcow2_refcount_update import qcow2_create_refcount_update
 from hypervisor.block.qcow2_shadow import settle_length
 from hypervisor.block.qcow2_state import QCowCreateState, QCowL2Meta, align_offset, file_of, state
 from hypervisor.block_int import (
@@ -222,7 +223,7 @@ def _write_tables(fd: int, s: QCowCreateState, header: QCowHeader) -> None:
 
 
 def _opener(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o644)
+    return os.open(path, flags | os.O_NONBLOCK, 0o644)  # a FIFO nobody reads must not keep us waiting
 
 
 def _write_all(fd: int, data: bytes, offset: int) -> None:

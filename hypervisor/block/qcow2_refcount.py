@@ -1,4 +1,4 @@
-"""Reference counts and allocation: the first two thirds of block/qcow2-refcount.c.
+"""Reference counts and allocation: the first half of block/qcow2-refcount.c.
 
 A cluster is free if its count is 0. Counts live in blocks of one cluster, which the refcount table names; one
 block is in memory. Allocation takes the first free clusters from ``free_cluster_index`` on, and grows blocks
@@ -12,8 +12,6 @@ and table as needed, each describing itself where that is possible.
 - `qcow2_refcount_init`, `qcow2_refcount_close`; `get_refcount`
 - `qcow2_alloc_clusters`, `qcow2_alloc_bytes`, `qcow2_free_clusters`, `qcow2_free_any_clusters`
 - `update_refcount` -> `alloc_refcount_block`, `write_refcount_block_entries`
-- `qcow2_update_snapshot_refcount`: add to the count of everything that an L1 table reaches
-- `qcow2_create_refcount_update`: for an image that is being made
 
 Of 0.12.4's errors are corrected: a new block that another one describes was overwritten with that one's
 counts; the space for a growing table was computed in entries instead of bytes; compressed data could go on in
@@ -26,10 +24,11 @@ from __future__ import annotations
 import errno
 import os
 from array import array
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from hypervisor.block import bdrv_pread, bdrv_pwrite
 from hypervisor.block.qcow2_format import (
-    MAX_L1_BYTES,
     MAX_REFCOUNT_TABLE_BYTES,
     OFFSET_REFCOUNT_TABLE,
     QCOW_OFLAG_COMPRESSED,
@@ -43,10 +42,7 @@ from hypervisor.block.qcow2_format import (
 from hypervisor.block.qcow2_shadow import header_bytes, is_reserved
 from hypervisor.block.qcow2_state import (
     BDRVQcowState,
-    QCowCreateState,
-    align_offset,
     compressed_range,
-    entry_problem,
     file_of,
     l1_of,
     refcounts_of,
@@ -59,6 +55,7 @@ from tracer import traced
 
 C_FILE = "block/qcow2-refcount.c"
 
+CHECK = "the image is damaged: check it, and convert it to a new one"
 REFCOUNTS_PER_SECTOR = 512 >> REFCOUNT_SHIFT
 
 _cache_refcount_updates = False
@@ -68,6 +65,17 @@ _cache_refcount_updates = False
 def _reset() -> None:
     global _cache_refcount_updates
     _cache_refcount_updates = False
+
+
+@contextmanager
+def collected_updates() -> Iterator[None]:
+    """Have changes of counts stay in memory until another block is needed: C's `cache_refcount_updates`."""
+    global _cache_refcount_updates
+    _cache_refcount_updates = True
+    try:
+        yield
+    finally:
+        _cache_refcount_updates = False
 
 
 @traced
@@ -179,7 +187,7 @@ def alloc_refcount_block(bs: BlockDriverState, cluster_index: int) -> int:
         block_offset = table[table_index]
         if block_offset & (s.cluster_size - 1):
             complain(
-                s._filename, f"refcount table entry {table_index} is {block_offset:#x}, not aligned; {_CHECK}"
+                s._filename, f"refcount table entry {table_index} is {block_offset:#x}, not aligned; {CHECK}"
             )
             return -errno.EIO
         if block_offset != s.refcount_block_cache_offset:
@@ -245,7 +253,7 @@ def _grow_refcount_table(bs: BlockDriverState, s: BDRVQcowState, table_index: in
         complain(s._filename, "the refcount table cannot grow any more; use a larger cluster_size")
         return -errno.EFBIG
     if table_index >= table_size:
-        complain(s._filename, f"a table entry points far behind the end of the file; {_CHECK}")
+        complain(s._filename, f"a table entry points far behind the end of the file; {CHECK}")
         return -errno.EIO
     meta_offset = blocks_used * per_block * s.cluster_size
     table_offset = meta_offset + blocks_clusters * s.cluster_size
@@ -376,9 +384,6 @@ def alloc_clusters_noref(bs: BlockDriverState, size: int) -> int:
     return -errno.EIO if holds_metadata(s, offset, nb_clusters) else offset
 
 
-_CHECK = "the image is damaged: check it, and convert it to a new one"
-
-
 def holds_metadata(s: BDRVQcowState, offset: int, nb_clusters: int) -> bool:
     """Whether a damaged image has its own tables where data is about to be written; says so."""
     first = offset >> s.cluster_bits
@@ -399,7 +404,7 @@ def holds_metadata(s: BDRVQcowState, offset: int, nb_clusters: int) -> bool:
     if used.isdisjoint(wanted):
         return False
     complain(
-        s._filename, f"its own tables are among the {nb_clusters} clusters for data at {offset:#x}; {_CHECK}"
+        s._filename, f"its own tables are among the {nb_clusters} clusters for data at {offset:#x}; {CHECK}"
     )
     return True
 
@@ -476,120 +481,3 @@ def qcow2_free_any_clusters(bs: BlockDriverState, cluster_offset: int, nb_cluste
         qcow2_free_clusters(bs, *compressed_range(s, cluster_offset))
         return
     qcow2_free_clusters(bs, cluster_offset, nb_clusters << s.cluster_bits)
-
-
-@traced
-def qcow2_create_refcount_update(s: QCowCreateState, offset: int, size: int) -> None:
-    """Count the clusters of `size` bytes in an image that is being made."""
-    assert s.refcount_block is not None
-    for cluster in range(offset >> s.cluster_bits, -(-(offset + size) >> s.cluster_bits)):
-        s.refcount_block[cluster] += 1
-
-
-@traced
-def qcow2_update_snapshot_refcount(
-    bs: BlockDriverState, l1_table_offset: int, l1_size: int, addend: int
-) -> int:
-    """Add to the count of all that an L1 table reaches, and set or clear COPIED flags accordingly.
-
-    Parameters
-    ----------
-    bs : BlockDriverState
-    l1_table_offset, l1_size : int
-        In bytes and entries; the current L1 table or that of a snapshot.
-    addend : int
-        1, -1, or 0 to see to the flags only.
-
-    Returns
-    -------
-    int
-        0 or -errno. Blocks of counts are written when another one is needed, and at the end.
-    """
-    global _cache_refcount_updates
-    s = state(bs)
-    from hypervisor.block.qcow2_cluster import qcow2_l2_cache_reset
-
-    qcow2_l2_cache_reset(bs)
-    _cache_refcount_updates = True
-    try:
-        ret = _update_l1(bs, s, l1_table_offset, l1_size, addend)
-    finally:
-        _cache_refcount_updates = False
-    flushed = write_refcount_block(s)
-    return ret if ret < 0 else flushed
-
-
-def _update_l1(
-    bs: BlockDriverState, s: BDRVQcowState, l1_table_offset: int, l1_size: int, addend: int
-) -> int:
-    hd = file_of(s)
-    if l1_table_offset == s.l1_table_offset:
-        l1_table = l1_of(s)
-    else:
-        if 8 * l1_size > MAX_L1_BYTES or l1_table_offset & (s.cluster_size - 1):
-            complain(
-                s._filename, f"a snapshot's L1 table has {l1_size} entries at {l1_table_offset:#x}; {_CHECK}"
-            )
-            return -errno.EIO
-        raw = bytearray(align_offset(8 * l1_size, 512)) if l1_size else bytearray()
-        if bdrv_pread(hd, l1_table_offset, raw, 8 * l1_size) != 8 * l1_size:
-            return -errno.EIO
-        l1_table = words(raw)
-    modified = False
-    seen: set[int] = set()
-    for i in range(l1_size):
-        old = l1_table[i]
-        if not old:
-            continue
-        l2_offset = old & ~QCOW_OFLAG_COPIED
-        if l2_offset in seen or l2_offset & (s.cluster_size - 1):
-            complain(s._filename, f"L1 entry {i} is {old:#x}, used twice or not aligned; {_CHECK}")
-            return -errno.EIO
-        seen.add(l2_offset)
-        ret = _update_l2(bs, s, l2_offset, addend)
-        if ret < 0:
-            return ret
-        cluster = l2_offset >> s.cluster_bits
-        count = update_cluster_refcount(bs, cluster, addend) if addend else get_refcount(bs, cluster)
-        if count < 0:
-            return count
-        new = l2_offset | (QCOW_OFLAG_COPIED if count == 1 else 0)
-        if new != old:
-            l1_table[i] = new
-            modified = True
-    if modified:
-        data = be_bytes(l1_table[:l1_size])
-        return min(bdrv_pwrite(hd, l1_table_offset, data, len(data)), 0)
-    return 0
-
-
-def _update_l2(bs: BlockDriverState, s: BDRVQcowState, l2_offset: int, addend: int) -> int:
-    hd = file_of(s)
-    raw = bytearray(s.cluster_size)
-    if bdrv_pread(hd, l2_offset, raw, s.cluster_size) != s.cluster_size:
-        return -errno.EIO
-    l2_table = words(raw)
-    problem = entry_problem(s, l2_table)
-    if problem is not None:
-        complain(s._filename, problem)
-        return -errno.EIO
-    modified = False
-    for j, old in enumerate(l2_table):
-        if not old:
-            continue
-        offset = old & ~QCOW_OFLAG_COPIED
-        if offset & QCOW_OFLAG_COMPRESSED:
-            ret = update_refcount(bs, *compressed_range(s, offset), addend) if addend else 0
-            if ret < 0:
-                return ret
-            count = 2  # compressed clusters never have the flag
-        else:
-            cluster = offset >> s.cluster_bits
-            count = update_cluster_refcount(bs, cluster, addend) if addend else get_refcount(bs, cluster)
-            if count < 0:
-                return count
-        new = offset | (QCOW_OFLAG_COPIED if count == 1 else 0)
-        if new != old:
-            l2_table[j] = new
-            modified = True
-    return min(bdrv_pwrite(hd, l2_offset, be_bytes(l2_table), s.cluster_size), 0) if modified else 0

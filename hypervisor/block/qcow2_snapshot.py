@@ -23,7 +23,6 @@ import os
 import re
 
 from hypervisor.block import bdrv_pread, bdrv_pwrite
-from hypervisor.block.qcow2_cluster import qcow2_grow_l1_table
 from hypervisor.block.qcow2_format import (
     MAX_L1_BYTES,
     MAX_SNAPSHOT_EXTRA,
@@ -39,10 +38,11 @@ from hypervisor.block.qcow2_format import (
 from hypervisor.block.qcow2_refcount import (
     qcow2_alloc_clusters,
     qcow2_free_clusters,
-    qcow2_update_snapshot_refcount,
 )
+from hypervisor.block.qcow2_refcount_update import qcow2_update_snapshot_refcount
 from hypervisor.block.qcow2_shadow import guarded, header_bytes
 from hypervisor.block.qcow2_state import QCowSnapshot, align_offset, file_of, l1_of, state
+from hypervisor.block.qcow2_table import qcow2_grow_l1_table
 from hypervisor.block_int import BlockDriverState, QEMUSnapshotInfo
 from hypervisor.cutils import pstrcpy
 from tracer import traced
