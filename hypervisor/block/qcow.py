@@ -220,7 +220,7 @@ def qcow_create(filename: str, options: list[QEMUOptionParameter] | None) -> int
 
 
 def _opener(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o644)
+    return os.open(path, flags | os.O_NONBLOCK, 0o644)  # a FIFO nobody reads must not keep us waiting
 
 
 def _write_all(fd: int, data: bytes) -> None:

@@ -123,10 +123,17 @@ def test_unreadable(tool, monkeypatch, reader):
             monkeypatch.chdir("/")
 
 
-@pytest.mark.parametrize("reader", READERS)
-def test_fifo_does_not_hang(tmp_path, reader):
+@pytest.mark.parametrize(
+    "argv",
+    [
+        *READERS.values(),
+        *(("qemu-img", "create", "-f", fmt, "fifo", "1M") for fmt in FORMATS),
+    ],
+    ids=" ".join,
+)
+def test_fifo_does_not_hang(tmp_path, argv):
     os.mkfifo(tmp_path / "fifo")
-    command = [sys.executable, "-c", RUN, *READERS[reader], "fifo"]
+    command = [sys.executable, "-c", RUN, *argv, *([] if "fifo" in argv else ["fifo"])]
     root = Path(__file__).parents[2]
     env = {**os.environ, "PYTHONPATH": str(root)}
     result = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=30)

