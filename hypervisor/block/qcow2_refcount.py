@@ -50,7 +50,6 @@ from hypervisor.block.qcow2_state import (
     state,
 )
 from hypervisor.block_int import BlockDriverState
-from hypervisor.program import on_reset
 from tracer import traced
 
 C_FILE = "block/qcow2-refcount.c"
@@ -59,12 +58,6 @@ CHECK = "the image is damaged: check it, and convert it to a new one"
 REFCOUNTS_PER_SECTOR = 512 >> REFCOUNT_SHIFT
 
 _cache_refcount_updates = False
-
-
-@on_reset
-def _reset() -> None:
-    global _cache_refcount_updates
-    _cache_refcount_updates = False
 
 
 @contextmanager
