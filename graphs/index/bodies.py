@@ -71,6 +71,7 @@ class Body:
         self.symbols = symbols
         self.places = places
         self.lib = clang.library()
+        self.locate = self.lib.getCursorLocation
         self.initialisers = Initialisers(self)
         self.local_records: list[Cursor] = []
         self.caller = -1
@@ -95,6 +96,8 @@ class Body:
         """Hand over the structs that were declared inside functions."""
         for cursor in self.local_records:
             record(cursor)
+        # The two know each other: without this, memory would wait for the collector, which is off.
+        del self.initialisers
 
     def _pass(self) -> None:
         tree, lib = self.tree, self.lib
@@ -133,19 +136,19 @@ class Body:
             if letter == FUNCTION:
                 self._function_mentioned(i)
             return
-        if letter == FUNCTION:
+        if letter == CONSTANT:
+            use = READ
+        elif letter == FUNCTION:
             use = CALL if self._function_mentioned(i) else ADDRESS
         elif kind == K_TYPEREF:
             use = TYPE
         elif kind == K_MEMBERREF:
             use = WRITE
-        elif letter == CONSTANT:
-            use = READ
         else:
             use = self._use(i)
-        where = self.places.of(self.lib.getCursorLocation(self.tree.cursor[i]))
+        where = self.places.of(self.locate(self.tree.cursor[i]))
         if where >= 0:
-            self.unit.references += (symbol.number, use, where)
+            self.unit.references.extend((symbol.number, use, where))
 
     def _function_mentioned(self, i: int) -> bool:
         if i in self.callees:
@@ -248,9 +251,7 @@ class Body:
         found = self.symbols.fixed.get(symbol.key)
         return 0 if found is None else found
 
-    def _indirect(
-        self, i: int, callee: int, symbol: Symbol | None, arguments: list[int], where: int
-    ) -> None:
+    def _indirect(self, i: int, callee: int, symbol: Symbol | None, arguments: list[int], where: int) -> None:
         lib = self.lib
         sources = self._values(self.tree.children[i][0])
         kind, label = self._describe(callee, symbol)
@@ -266,9 +267,7 @@ class Body:
                 passed.append([position, values])
         result = self.symbols.number(self._result_key(where))
         self.site_at[i] = -result - 2
-        self.unit.sites.append(
-            [self.caller, where, kind, label, sources, passed, signature, spelled, result]
-        )
+        self.unit.sites.append([self.caller, where, kind, label, sources, passed, signature, spelled, result])
 
     def _result_key(self, where: int) -> str:
         number = sum(1 for site in self.unit.sites if site[1] == where)
@@ -501,7 +500,9 @@ class Body:
                 continue
             later = index + 1
             # Labels that stand together share their statements.
-            while later < len(marks) and marks[later][0] == marks[later - 1][0] + self._label_size(marks[later - 1][0]):
+            while later < len(marks) and marks[later][0] == marks[later - 1][0] + self._label_size(
+                marks[later - 1][0]
+            ):
                 later += 1
             stop = starts[later] if later < len(marks) else end
             self.unit.cases.append([self.caller, symbol.number, starts[index], stop])

@@ -22,9 +22,7 @@ from pathlib import Path
 
 from graphs.errors import GraphsError
 from graphs.index import clang, merge, profile, resolve, store
-from graphs.index.facts import Unit
-from graphs.index.parse import Parser
-from graphs.index.precompiled import PSEUDO, Header
+from graphs.index.precompiled import PSEUDO
 
 Progress = Callable[[int, int, str], None]
 
@@ -95,23 +93,12 @@ class Work:
     own: dict[str, list[str]]
 
 
-class _Reader:
-    """Reads files one after the other, in this process."""
-
-    def __init__(self, work: Work) -> None:
-        self.work = work
-        self.parser = Parser(Path(work.tree), work.arguments, work.roots)
-        self.header: Header | None = None
-        if work.headers:
-            self.header = Header.build(self.parser, work.headers, Path(work.scratch))
-            self.parser.use_header(self.header)
-
-    def read(self, path: str) -> Unit:
-        return self.parser.facts(path, self.work.own.get(path))
-
-
 def build(
-    source: Source, output: Path, jobs: int = 1, progress: Progress | None = None, scheduler: str | None = None
+    source: Source,
+    output: Path,
+    jobs: int = 1,
+    progress: Progress | None = None,
+    scheduler: str | None = None,
 ) -> Report:
     """Make or renew the index at `output`.
 
@@ -145,8 +132,8 @@ def build(
         else:
             todo = list(source.files) if PSEUDO in old.units and not old.fresh(PSEUDO, digests) else todo
         units = old.keep(set(source.files) - set(todo), digests)
-        for unit in _read_all(work, todo, jobs, progress, scheduler):
-            units[unit.path] = unit
+        for path, depends, facts in _read_all(work, todo, jobs, progress, scheduler):
+            units[path] = depends, facts
         report.read = len(todo)
         _write(source, output, meta, units, digests, report)
     report.seconds = time.perf_counter() - started
@@ -219,7 +206,9 @@ class _Digests:
 
     def all(self, paths: list[str]) -> str:
         """One digest for several files."""
-        return hashlib.blake2b("\n".join(self.of(path) for path in paths).encode(), digest_size=12).hexdigest()
+        return hashlib.blake2b(
+            "\n".join(self.of(path) for path in paths).encode(), digest_size=12
+        ).hexdigest()
 
 
 class _Previous:
@@ -235,7 +224,7 @@ class _Previous:
         known = self.units.get(path)
         return known is not None and digests.all(known[1]) == known[0]
 
-    def keep(self, paths: set[str], digests: _Digests) -> dict[str, Unit]:
+    def keep(self, paths: set[str], digests: _Digests) -> dict[str, tuple[list[str], bytes]]:
         """Facts of the units that stay."""
         if self.path is None:
             return {}
@@ -243,7 +232,7 @@ class _Previous:
             paths = paths | {PSEUDO}
         with closing(store.connect(self.path)) as db:
             rows = db.execute("SELECT path, facts FROM units")
-            return {path: Unit.unpack(facts) for path, facts in rows if path in paths}
+            return {path: (self.units[path][1], facts) for path, facts in rows if path in paths}
 
 
 def _previous(output: Path, meta: dict[str, str]) -> _Previous:
@@ -266,27 +255,35 @@ def _previous(output: Path, meta: dict[str, str]) -> _Previous:
 
 def _read_all(
     work: Work, todo: list[str], jobs: int, progress: Progress | None, scheduler: str | None
-) -> Iterator[Unit]:
+) -> Iterator[tuple[str, list[str], bytes]]:
     from graphs.index import spread
 
     done = 0
-    for unit in spread.read(work, todo, jobs, scheduler):
-        if unit.path != PSEUDO:
+    for path, depends, facts in spread.read(work, todo, jobs, scheduler):
+        if path != PSEUDO:
             done += 1
         if progress is not None:
-            progress(done, len(todo), unit.path)
-        yield unit
+            progress(done, len(todo), path)
+        yield path, depends, facts
 
 
 def _write(
-    source: Source, output: Path, meta: dict[str, str], units: dict[str, Unit], digests: _Digests, report: Report
+    source: Source,
+    output: Path,
+    meta: dict[str, str],
+    units: dict[str, tuple[list[str], bytes]],
+    digests: _Digests,
+    report: Report,
 ) -> None:
     bits = source.programs()
     everywhere = sum(bit for bit, _, _ in bits)
-    merged = merge.merge(units.values(), source.masks(), everywhere)
+    merged = merge.merge({path: facts for path, (_, facts) in units.items()}, source.masks(), everywhere)
     generated = source.profile.data.get("generated_code", {}) if source.profile else {}
     resolved = resolve.resolve(merged, [bit for bit, _, _ in bits], generated)
-    rows = [(unit, path, digests.all(unit.depends), unit.depends) for path, unit in sorted(units.items())]
+    rows = [(facts, path, digests.all(depends), depends) for path, (depends, facts) in sorted(units.items())]
+    read = sorted({path for depends, _ in units.values() for path in depends})
+    meta["sources"] = f"{len(read)} files, digest {digests.all(read)}"
+    meta["command"] = f"studykvm index {source.tree.name}"
     known = [(path, *values) for path, values in sorted(digests.found.items())]
     store.write(output, merged, resolved, meta, bits, rows, known)
     report.functions = len(merged.functions)

@@ -23,7 +23,11 @@ def _from_packages() -> Iterator[Path]:
 
 
 def _from_compilers() -> Iterator[Path]:
-    for pattern in ("/usr/lib/llvm-*/lib/clang/*/include", "/usr/lib/clang/*/include", "/usr/lib64/clang/*/include"):
+    for pattern in (
+        "/usr/lib/llvm-*/lib/clang/*/include",
+        "/usr/lib/clang/*/include",
+        "/usr/lib64/clang/*/include",
+    ):
         yield from sorted(Path("/").glob(pattern[1:]), reverse=True)
     for command in (["clang", "-print-file-name=include"], ["gcc", "-print-file-name=include"]):
         if shutil.which(command[0]):
@@ -45,4 +49,6 @@ def builtin_headers() -> Path:
         for folder in source():
             if (folder / "stddef.h").is_file():
                 return folder
-    raise GraphsError("no builtin C headers (stddef.h): pip install 'clang-tidy==18.1.8', or install clang or gcc")
+    raise GraphsError(
+        "no builtin C headers (stddef.h): pip install 'clang-tidy==18.1.8', or install clang or gcc"
+    )

@@ -151,7 +151,9 @@ class _Check:
         return result
 
     def _sites(self, called: dict[int, set[int]]) -> None:
-        rows = self.index.db.execute("SELECT id, caller, class FROM sites WHERE caller IS NOT NULL").fetchall()
+        rows = self.index.db.execute(
+            "SELECT id, caller, class FROM sites WHERE caller IS NOT NULL"
+        ).fetchall()
         classes = dict(self.index.db.execute("SELECT id, class FROM functions").fetchall())
         lost: dict[int, set[int]] = defaultdict(set)
         for caller, callee in self.result.missed:

@@ -48,6 +48,7 @@ FUNCTIONS = frozenset({T_FUNCTION_NOPROTO, T_FUNCTION})
 OP_ASSIGN, OP_COMMA = 22, 33  # enum CXBinaryOperatorKind
 OP_POSTINC, OP_PREDEC, OP_ADDRESS, OP_DEREF = 1, 4, 5, 6  # enum CXUnaryOperatorKind
 
+STORAGE_EXTERN = 2
 LINKAGE_NONE, LINKAGE_INTERNAL, LINKAGE_EXTERNAL = 1, 2, 4
 
 PARSE_KEEP_GOING = 0x200
@@ -116,6 +117,7 @@ _PROTOTYPES: dict[str, tuple[Any, ...]] = {
     "getCursorSemanticParent": (Cursor, Cursor),
     "isCursorDefinition": (c_uint, Cursor),
     "getCursorLinkage": (c_int, Cursor),
+    "Cursor_getStorageClass": (c_int, Cursor),
     "getCursorSpelling": (String, Cursor),
     "Cursor_isAnonymous": (c_uint, Cursor),
     "Cursor_isAnonymousRecordDecl": (c_uint, Cursor),
@@ -220,11 +222,17 @@ def version() -> str:
     return text(library().getClangVersion())
 
 
+_FILE, _LINE, _COLUMN, _OFFSET = c_void_p(), c_uint(), c_uint(), c_uint()
+_ANSWERS = byref(_FILE), byref(_LINE), byref(_COLUMN), byref(_OFFSET)
+
+
 def expansion(location: Location) -> tuple[int, int, int, int]:
-    """(CXFile as int, line, column, offset) where the text that made `location` stands; CXFile 0 if nowhere."""
-    file, line, column, offset = c_void_p(), c_uint(), c_uint(), c_uint()
-    library().getExpansionLocation(location, byref(file), byref(line), byref(column), byref(offset))
-    return file.value or 0, line.value, column.value, offset.value
+    """(CXFile as int, line, column, offset) where the text that made `location` stands; CXFile 0 if nowhere.
+
+    Only for the thread that walks: the answer's memory is used again.
+    """
+    library().getExpansionLocation(location, *_ANSWERS)
+    return _FILE.value or 0, _LINE.value, _COLUMN.value, _OFFSET.value
 
 
 def declaration(cursor: Cursor) -> str:
@@ -235,3 +243,13 @@ def declaration(cursor: Cursor) -> str:
     printed = text(lib.getCursorPrettyPrinted(cursor, policy))
     lib.PrintingPolicy_dispose(policy)
     return printed
+
+
+def children(cursor: Cursor, into: list[Cursor]) -> None:
+    """Append the cursors directly below `cursor`."""
+
+    def visit(child: Cursor, _parent: Cursor, _data: object) -> int:
+        into.append(child)
+        return CONTINUE
+
+    library().visitChildren(cursor, VISITOR(visit), None)

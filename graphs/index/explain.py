@@ -52,7 +52,13 @@ def through(index: Index, edge: Edge) -> str:
     if edge.site is None:
         return ""
     row = index.db.execute("SELECT through, kind FROM sites WHERE id = ?", (edge.site,)).fetchone()
-    return index.symbol_name(row[0]) if row[0] is not None else f"an {row[1]}" if row[1] == "expression" else f"a {row[1]}"
+    return (
+        index.symbol_name(row[0])
+        if row[0] is not None
+        else f"an {row[1]}"
+        if row[1] == "expression"
+        else f"a {row[1]}"
+    )
 
 
 def how(index: Index, edge: Edge) -> str:
@@ -95,13 +101,21 @@ def chain(index: Index, edge: Edge, sources: Sources) -> list[str]:
         made = f", written by {callee.macro}()" if callee.macro else ""
         lines += _line(edge.place, f"{callee.name} is a constructor{made}: it runs before main", sources)
     elif edge.kind in ("signal", "thread", "library"):
-        lines += _line(edge.place, f"{caller.name if caller else '?'} hands it over: it is called {_WORDS[edge.kind]}", sources)
+        lines += _line(
+            edge.place,
+            f"{caller.name if caller else '?'} hands it over: it is called {_WORDS[edge.kind]}",
+            sources,
+        )
     elif edge.kind == "tcg":
-        lines += _line(edge.place, f"{caller.name if caller else '?'} enters generated code, which calls it", sources)
+        lines += _line(
+            edge.place, f"{caller.name if caller else '?'} enters generated code, which calls it", sources
+        )
     elif name:
         lines += _line(edge.place, f"{caller.name if caller else '?'} calls through {name}", sources)
     else:
-        lines += _line(edge.place, f"{caller.name if caller else 'an initialiser'} calls it {_WORDS[edge.kind]}", sources)
+        lines += _line(
+            edge.place, f"{caller.name if caller else 'an initialiser'} calls it {_WORDS[edge.kind]}", sources
+        )
     return lines
 
 

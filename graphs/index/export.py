@@ -33,7 +33,9 @@ _GROUP = {
 }  # fmt: skip
 
 
-def surroundings(index: Index, start: Function, depth: int, callers: bool) -> tuple[list[Function], list[Edge]]:
+def surroundings(
+    index: Index, start: Function, depth: int, callers: bool
+) -> tuple[list[Function], list[Edge]]:
     """Functions within `depth` calls, nearest first, and the first call of each kind between them."""
     near = index.within(start, depth, backwards=callers)
     edges: dict[tuple[int | None, int], Edge] = {}
@@ -108,7 +110,8 @@ def _as_text(index: Index, kind: str, functions: list[Function], edges: list[Edg
 
 def _json(index: Index, functions: list[Function], edges: list[Edge]) -> str:
     nodes = [
-        {"id": str(f), "file": f.file, "name": f.name, "line": f.line, "signature": f.signature} for f in functions
+        {"id": str(f), "file": f.file, "name": f.name, "line": f.line, "signature": f.signature}
+        for f in functions
     ]
     links = [
         {
@@ -117,7 +120,9 @@ def _json(index: Index, functions: list[Function], edges: list[Edge]) -> str:
         }
         for e in edges if e.caller is not None
     ]  # fmt: skip
-    return json.dumps({"directed": True, "multigraph": False, "nodes": nodes, "links": links}, indent=1) + "\n"
+    return (
+        json.dumps({"directed": True, "multigraph": False, "nodes": nodes, "links": links}, indent=1) + "\n"
+    )
 
 
 def _mermaid(functions: list[Function], edges: list[Edge]) -> str:
@@ -139,14 +144,22 @@ def _mermaid(functions: list[Function], edges: list[Edge]) -> str:
 
 def _graphml(index: Index, functions: list[Function], edges: list[Edge]) -> str:
     keys = [("file", "node"), ("name", "node"), ("line", "node"), ("kind", "edge"), ("place", "edge")]
-    lines = ['<?xml version="1.0" encoding="UTF-8"?>', '<graphml xmlns="http://graphml.graphdrawing.org/xmlns">']
+    lines = [
+        '<?xml version="1.0" encoding="UTF-8"?>',
+        '<graphml xmlns="http://graphml.graphdrawing.org/xmlns">',
+    ]
     lines += [f'<key id="{k}" for="{what}" attr.name="{k}" attr.type="string"/>' for k, what in keys]
     lines.append('<graph edgedefault="directed">')
     for f in functions:
-        data = "".join(f'<data key="{k}">{escape(str(v))}</data>' for k, v in zip(("file", "name", "line"), (f.file, f.name, f.line), strict=True))
+        data = "".join(
+            f'<data key="{k}">{escape(str(v))}</data>'
+            for k, v in zip(("file", "name", "line"), (f.file, f.name, f.line), strict=True)
+        )
         lines.append(f"<node id={quoteattr(str(f))}>{data}</node>")
     for e in edges:
         if e.caller is not None:
             ends = f"source={quoteattr(str(index.by_number(e.caller)))} target={quoteattr(str(index.by_number(e.callee)))}"
-            lines.append(f'<edge {ends}><data key="kind">{e.kind}</data><data key="place">{escape(e.place)}</data></edge>')
+            lines.append(
+                f'<edge {ends}><data key="kind">{e.kind}</data><data key="place">{escape(e.place)}</data></edge>'
+            )
     return "\n".join([*lines, "</graph>", "</graphml>"]) + "\n"

@@ -17,6 +17,7 @@ A place is one integer: file number in `Unit.files`, line, column; see `place` a
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -70,7 +71,7 @@ class Unit:
         arguments are [position, symbols].
     flows : list
         [to, from, kind, place, caller]: a value that may be a function goes from one symbol to another.
-    references : list of int
+    references : array of int
         Flat triples: symbol, use, place.
     records : list
         [symbol, keyword, place, [[field, type, place, carries a function pointer?, its class], ...]]
@@ -93,7 +94,7 @@ class Unit:
     calls: list[list[int]] = field(default_factory=list)
     sites: list[list[Any]] = field(default_factory=list)
     flows: list[list[int]] = field(default_factory=list)
-    references: list[int] = field(default_factory=list)
+    references: array[int] = field(default_factory=lambda: array("q"))
     records: list[list[Any]] = field(default_factory=list)
     enums: list[list[Any]] = field(default_factory=list)
     variables: list[list[Any]] = field(default_factory=list)
@@ -104,12 +105,20 @@ class Unit:
         """The facts as bytes."""
         import msgpack
 
-        packed: bytes = msgpack.packb([getattr(self, f.name) for f in fields(self)])
+        values = [getattr(self, name) for name in _NAMES]
+        values[_REFERENCES] = self.references.tobytes()
+        packed: bytes = msgpack.packb(values)
         return packed
 
     @classmethod
     def unpack(cls, data: bytes) -> Unit:
-        """Facts from bytes made by `pack`."""
+        """Facts from bytes made by `pack`, on a machine of the same byte order."""
         import msgpack
 
-        return cls(*msgpack.unpackb(data, strict_map_key=False))
+        values = msgpack.unpackb(data, strict_map_key=False)
+        values[_REFERENCES] = array("q", values[_REFERENCES])
+        return cls(*values)
+
+
+_NAMES = [f.name for f in fields(Unit)]
+_REFERENCES = _NAMES.index("references")

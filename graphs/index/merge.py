@@ -1,6 +1,6 @@
 """Units to one body of facts: every function, record, place once, whatever unit told it.
 
-- `merge(units, programs)`: the `Merged` facts; the order of `units` does not matter.
+- `merge(units, programs, everywhere)`: the `Merged` facts; the order of `units` does not matter.
 
 Headers and templates are told by every unit that reads them; the first unit by name gives the row, calls and
 references are united.
@@ -8,7 +8,7 @@ references are united.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -111,8 +111,8 @@ def unreference(packed: int) -> tuple[int, int, int]:
 
 
 class _Merger:
-    def __init__(self, units: list[Unit], programs: Mapping[str, int], everywhere: int) -> None:
-        self.units = units
+    def __init__(self, units: list[bytes], programs: Mapping[str, int], everywhere: int) -> None:
+        self.packed = units
         self.programs = programs
         self.everywhere = everywhere
         self.out = Merged()
@@ -120,18 +120,22 @@ class _Merger:
 
     def run(self) -> Merged:
         out = self.out
-        out.files = sorted({f for unit in self.units for f in unit.files} | {unit.path for unit in self.units})
-        out.symbols = sorted({key for unit in self.units for key in unit.keys})
+        files: set[str] = set()
+        symbols: set[str] = set()
+        for unit in self._units():
+            files.update(unit.files, (unit.path,))
+            symbols.update(unit.keys)
+            self._functions(unit)
+        out.files = sorted(files)
+        out.symbols = sorted(symbols)
         self.file_number = {path: n for n, path in enumerate(out.files)}
         self.symbol_number = {key: n for n, key in enumerate(out.symbols)}
-        for unit in self.units:
-            self._functions(unit)
         self._number_functions()
         calls: dict[tuple[int, str, int], int] = {}
         sites: dict[tuple[int, int, str, str], list[Any]] = {}
         flows: dict[tuple[str, str, int, int, int], int] = {}
         references: set[int] = set()
-        for unit in self.units:
+        for unit in self._units():
             self._unit(unit, calls, sites, flows, references)
         out.calls = [Call(*k, v) for k, v in sorted(calls.items())]
         out.sites = [Site(*v) for _, v in sorted(sites.items())]
@@ -153,8 +157,12 @@ class _Merger:
     def _enter(self, unit: Unit) -> None:
         self._files = [self.file_number[path] for path in unit.files]
 
+    def _units(self) -> Iterator[Unit]:
+        # Unpacked one at a time, twice: all of them at once would be most of the memory that indexing takes.
+        for packed in self.packed:
+            yield Unit.unpack(packed)
+
     def _functions(self, unit: Unit) -> None:
-        self._enter(unit)
         mask = self._mask(unit)
         for row in unit.functions:
             key = unit.keys[row[0]]
@@ -162,14 +170,26 @@ class _Merger:
             identity = (path, key.rpartition(":")[2])
             found = self.functions.get(identity)
             if found is None:
-                where = self._place(unit, row[1])
-                self.functions[identity] = [key, where, row[2], bool(row[3]), *row[4:8], tuple(row[8]), row[9], mask]
+                where = row[1] & ((1 << 36) - 1)
+                self.functions[identity] = [
+                    key,
+                    where,
+                    row[2],
+                    bool(row[3]),
+                    *row[4:8],
+                    tuple(row[8]),
+                    row[9],
+                    mask,
+                ]
             else:
                 found[-1] |= mask
 
     def _number_functions(self) -> None:
         order = sorted(self.functions)
-        self.out.functions = [Function(*self.functions[identity]) for identity in order]
+        for path, name in order:
+            row = self.functions[path, name]
+            row[1] |= self.file_number[path] << 36
+            self.out.functions.append(Function(*row))
         self.function_number = {identity: n for n, identity in enumerate(order)}
 
     def _unit(
@@ -185,7 +205,8 @@ class _Merger:
         files = self._files
         low = (1 << 36) - 1
         callers = [
-            self.function_number[unit.files[row[1] >> 36], keys[row[0]].rpartition(":")[2]] for row in unit.functions
+            self.function_number[unit.files[row[1] >> 36], keys[row[0]].rpartition(":")[2]]
+            for row in unit.functions
         ]
         callers.append(-1)
         for caller, callee, where in unit.calls:
@@ -209,7 +230,12 @@ class _Merger:
         self._declarations(unit, callers)
 
     def _site(
-        self, unit: Unit, site: list[Any], callers: list[int], sites: dict[tuple[int, int, str, str], list[Any]], mask: int
+        self,
+        unit: Unit,
+        site: list[Any],
+        callers: list[int],
+        sites: dict[tuple[int, int, str, str], list[Any]],
+        mask: int,
     ) -> None:
         keys = unit.keys
         caller, where, kind, label, sources, arguments, klass, kind_text, result = site
@@ -243,22 +269,24 @@ class _Merger:
             named = tuple((keys[a] if a >= 0 else "", keys[b]) for a, b in items)
             out.rows.append((keys[number], string, self._place(unit, where), named))
         for caller, constant, where, end in unit.cases:
-            out.cases.append((callers[caller], keys[constant], self._place(unit, where), self._place(unit, end)))
+            out.cases.append(
+                (callers[caller], keys[constant], self._place(unit, where), self._place(unit, end))
+            )
 
 
-def merge(units: Iterable[Unit], programs: Mapping[str, int], everywhere: int = 1) -> Merged:
+def merge(units: Mapping[str, bytes], programs: Mapping[str, int], everywhere: int = 1) -> Merged:
     """All facts once.
 
     Parameters
     ----------
-    units : iterable of Unit
-        In any order.
+    units : mapping
+        Path to packed `Unit`; the order does not matter.
     programs : mapping
         Path of a C file to the bits of the programs it is linked into.
     everywhere : int
         Bits for units that no program lists, such as the common headers.
     """
-    return _Merger(sorted(units, key=lambda unit: unit.path), programs, everywhere).run()
+    return _Merger([units[path] for path in sorted(units)], programs, everywhere).run()
 
 
 __all__ = ["Call", "Flow", "Function", "Merged", "Site", "merge", "place", "reference", "unreference"]

@@ -1,14 +1,16 @@
 """Parsing with libclang: one index, an optional precompiled header, a plain parse whenever that is safer.
 
 - `Parser(tree, arguments, roots)`: parses files of a tree; `close()` frees clang's index.
-- `parser.facts(path)`: the `Unit` of one C file.
+- `parser.parsed(path)`, `parser.facts(parsed)`: one C file to its `Unit`, in two steps that may run side by side.
 - `parser.use_header(pch)`: from now on read the common headers from a `precompiled.Header`.
 """
 
 from __future__ import annotations
 
 
+import os
 from ctypes import byref, c_char_p, c_void_p
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +23,16 @@ if TYPE_CHECKING:
     from graphs.index.precompiled import Header
 
 _SEVERE = 3
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """A parsed file, to be walked: its translation unit (0 if there is none), and whether headers were precompiled."""
+
+    path: str
+    full: str
+    tu: int
+    common: bool
 
 
 class Parser:
@@ -59,35 +71,59 @@ class Parser:
         vector = (c_char_p * len(words))(*words)
         unit = c_void_p()
         self.lib.parseTranslationUnit2(
-            self.index, full.encode(), vector, len(words), None, 0, options | clang.PARSE_KEEP_GOING, byref(unit)
+            self.index,
+            full.encode(),
+            vector,
+            len(words),
+            None,
+            0,
+            options | clang.PARSE_KEEP_GOING,
+            byref(unit),
         )
         return unit.value or 0
 
-    def facts(self, path: str, extra: list[str] | None = None) -> Unit:
-        """Facts of the file `path` of the tree; a file that clang cannot read gives a unit with an error."""
-        full = str(self.tree / path)
-        arguments = self.arguments if extra is None else extra
-        if self.header is not None and extra is None and self.header.serves(path):
-            unit = self._walk(path, full, [*arguments, "-include-pch", str(self.header.file)])
-            if unit is not None and not unit.errors:
-                unit.depends = sorted({*unit.depends, *self.header.depends})
-                return unit
-        unit = self._walk(path, full, arguments)
-        if unit is None:
-            unit = Unit(path, files=[path], depends=[path], errors=[f"{path}: clang could not read it"])
-        return unit
+    def parsed(self, path: str, own: list[str] | None = None) -> Parsed:
+        """Parse a file; its own arguments instead of the tree's, if given. May run beside a walk.
 
-    def _walk(self, path: str, full: str, arguments: list[str]) -> Unit | None:
-        tu = self.parse(full, arguments)
+        A file for which the common headers prove unsafe is parsed again without them.
+        """
+        full = str(self.tree / path)
+        arguments = self.arguments if own is None else own
+        if self.header is not None and own is None and self.header.serves(path):
+            common = ["-Xclang", "-fno-validate-pch", "-include-pch", str(self.header.file)]
+            tu = self.parse(full, [*arguments, *common])
+            if tu and not self.failed(tu):
+                return Parsed(path, full, tu, True)
+            if tu:
+                self.lib.disposeTranslationUnit(tu)
+        return Parsed(path, full, self.parse(full, arguments), False)
+
+    def facts(self, parsed: Parsed) -> Unit:
+        """Facts of a parsed file; one that clang cannot read gives a unit with an error."""
+        path, tu = parsed.path, parsed.tu
         if not tu:
-            return None
+            return Unit(path, files=[path], depends=[path], errors=[f"{path}: clang could not read it"])
         try:
-            unit = walk(tu, path, full, self.roots)
+            unit = walk(tu, path, parsed.full, self.roots)
             unit.errors = self.errors(tu)
-            unit.depends = self.inclusions(tu, path)
+            depends = self.inclusions(tu, path)
+            if parsed.common and self.header is not None:
+                depends |= set(self.header.depends)
+            unit.depends = sorted(depends)
             return unit
         finally:
             self.lib.disposeTranslationUnit(tu)
+
+    def failed(self, tu: int) -> bool:
+        """Whether clang reported an error."""
+        lib = self.lib
+        for number in range(lib.getNumDiagnostics(tu)):
+            diagnostic = c_void_p(lib.getDiagnostic(tu, number))
+            severity = lib.getDiagnosticSeverity(diagnostic)
+            lib.disposeDiagnostic(diagnostic)
+            if severity >= _SEVERE:
+                return True
+        return False
 
     def errors(self, tu: int) -> list[str]:
         """Messages of the errors that clang reported, with their places."""
@@ -98,7 +134,9 @@ class Parser:
             if lib.getDiagnosticSeverity(diagnostic) >= _SEVERE:
                 file, line, _, _ = clang.expansion(lib.getDiagnosticLocation(diagnostic))
                 name = self._name(file) if file else ""
-                out.append(f"{name or '<command line>'}:{line}: {text(lib.getDiagnosticSpelling(diagnostic))}")
+                out.append(
+                    f"{name or '<command line>'}:{line}: {text(lib.getDiagnosticSpelling(diagnostic))}"
+                )
             lib.disposeDiagnostic(diagnostic)
         return out
 
@@ -107,15 +145,13 @@ class Parser:
         return self._inside(full) or full
 
     def _inside(self, full: str) -> str | None:
-        import os
-
         full = os.path.normpath(full)
         for root, prefix in self.roots.items():
             if full.startswith(root):
                 return prefix + full[len(root) :]
         return None
 
-    def inclusions(self, tu: int, path: str) -> list[str]:
+    def inclusions(self, tu: int, path: str) -> set[str]:
         """Files of the tree that a translation unit read."""
         handles: list[int] = []
 
@@ -128,6 +164,4 @@ class Parser:
             inside = self._inside(text(self.lib.getFileName(c_void_p(handle))))
             if inside is not None:
                 names.add(inside)
-        return sorted(names)
-
-
+        return names

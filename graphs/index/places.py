@@ -1,10 +1,11 @@
 """Where things stand: from libclang's locations to (file of the tree, line, column), mostly by arithmetic.
 
-clang numbers every character of every file it reads. For the main file that number, less the file's first one, is
-the offset; lines follow by bisection. Only places in headers and in macros need a call.
+clang numbers every character of every file that it reads, each inclusion anew. The first place asked about in a file
+tells where its numbers begin; from then on a number less that beginning is an offset, and lines follow by bisection.
+Only places in macros need a call each.
 
-- `Places(tu, unit, tree, scratch)`; `of(location)` gives a place, `path_of(cursor)` a path of the tree or None.
-- `text_at(location)`: the source characters at a place, for the few questions that libclang has no answer to.
+- `Places(tu, unit, main, roots)`; `of(location)` gives a place, `path_of(cursor)` a path of the tree or None.
+- `text_at(location, size)`: source characters, for the few questions that libclang has no answer to.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import os
 from bisect import bisect_right
 from ctypes import c_void_p
+from functools import cache
 from pathlib import Path
 
 from graphs.index import clang
@@ -30,30 +32,24 @@ class Places:
         self.roots = roots
         self.names: dict[int, str | None] = {0: None}
         self.numbers: dict[str, int] = {}
-        self.contents: dict[str, bytes] = {}
-        self.real: dict[str, str] = {}
+        self.full: dict[int, str] = {}
+        self.low, self.high = 0, -1
+        self.lines: list[int] = [0]
         self.file = self.number(unit.path) << 36
+        # Stretches of clang's numbers: where each begins and ends, the file (-1 outside the tree), its lines.
+        self.begins: list[int] = []
+        self.stretches: list[tuple[int, int, list[int]]] = []
         self._main(tu, main)
 
     def _main(self, tu: int, main: str) -> None:
-        self.low, self.high, self.lines = 0, -1, [0]
         handle = self.lib.getFile(tu, main.encode())
-        try:
-            data = Path(main).read_bytes()
-        except OSError:
-            return
-        if not handle or not data:
+        size, lines = _measure(main)
+        if not handle or not size:
             return
         first = self.lib.getLocationForOffset(tu, c_void_p(handle), 0).raw
-        last = self.lib.getLocationForOffset(tu, c_void_p(handle), len(data) - 1).raw
-        if last - first != len(data) - 1 or first & _MACRO:
-            return
-        self.low, self.high = first, last
-        position, lines = data.find(b"\n"), [0]
-        while position >= 0:
-            lines.append(position + 1)
-            position = data.find(b"\n", position + 1)
-        self.lines = lines
+        last = self.lib.getLocationForOffset(tu, c_void_p(handle), size - 1).raw
+        if last - first == size - 1 and not first & _MACRO:
+            self.low, self.high, self.lines = first, last, lines
 
     def number(self, path: str) -> int:
         """Number of a path in the unit."""
@@ -69,43 +65,75 @@ class Places:
             return self.names[file]
         except KeyError:
             full = os.path.normpath(clang.text(self.lib.getFileName(c_void_p(file))))
+            self.full[file] = full
             path = None
             for root, prefix in self.roots.items():
                 if full.startswith(root):
                     path = prefix + full[len(root) :]
-                    self.real[path] = full
                     break
             self.names[file] = path
             return path
 
     def of(self, location: Location) -> int:
         """Place of a location; -1 outside the tree."""
-        raw = location.raw
+        raw: int = location.raw
         if self.low <= raw <= self.high:
             offset = raw - self.low
             line = bisect_right(self.lines, offset)
             return self.file | (line << 12) | min(offset - self.lines[line - 1] + 1, 4095)
-        file, line, column, _ = clang.expansion(location)
-        path = self.name(file)
+        if not raw & _MACRO:
+            at = bisect_right(self.begins, raw) - 1
+            if at >= 0:
+                end, file, lines = self.stretches[at]
+                if raw <= end:
+                    if file < 0:
+                        return -1
+                    offset = raw - self.begins[at]
+                    line = bisect_right(lines, offset)
+                    return (file << 36) | (line << 12) | min(offset - lines[line - 1] + 1, 4095)
+        handle, line, column, offset = clang.expansion(location)
+        path = self.name(handle)
+        if not raw & _MACRO and handle:
+            self._stretch(handle, raw - offset, path)
         return -1 if path is None else place(self.number(path), line, column)
+
+    def _stretch(self, handle: int, begin: int, path: str | None) -> None:
+        size, lines = _measure(self.full[handle])
+        if not size:
+            return
+        at = bisect_right(self.begins, begin)
+        self.begins.insert(at, begin)
+        self.stretches.insert(at, (begin + size - 1, -1 if path is None else self.number(path), lines))
 
     def path_of(self, cursor: Cursor) -> str | None:
         """Path in the tree of the file in which a cursor's text is expanded, None outside."""
-        location = self.lib.getCursorLocation(cursor)
-        if self.low <= location.raw <= self.high:
-            return self.unit.path
-        return self.name(clang.expansion(location)[0])
+        where = self.of(self.lib.getCursorLocation(cursor))
+        return None if where < 0 else self.unit.files[where >> 36]
 
     def text_at(self, location: Location, size: int) -> str:
         """Up to `size` source characters at a location."""
         file, _, _, offset = clang.expansion(location)
         path = self.name(file)
-        full = self.real.get(path or "")
-        if full is None:
+        if path is None:
             return ""
-        if full not in self.contents:
-            try:
-                self.contents[full] = Path(full).read_bytes()
-            except OSError:
-                return ""
-        return self.contents[full][offset : offset + size].decode(errors="replace")
+        try:
+            with open(self.full[file], "rb") as source:
+                source.seek(offset)
+                return source.read(size).decode(errors="replace")
+        except OSError:
+            return ""
+
+
+@cache
+def _measure(full: str) -> tuple[int, list[int]]:
+    """Size of a file, and the offsets at which its lines begin."""
+    try:
+        data = Path(full).read_bytes()
+    except OSError:
+        return 0, [0]
+    lines = [0]
+    position = data.find(b"\n")
+    while position >= 0:
+        lines.append(position + 1)
+        position = data.find(b"\n", position + 1)
+    return len(data), lines

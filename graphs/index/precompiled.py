@@ -34,7 +34,9 @@ _DIRECTIVE = re.compile(
     r"^[ \t]*#[ \t]*(include|define|undef|ifdef|ifndef|if|elif|else|endif)\b(.*)", re.MULTILINE
 )
 # A definition that yields to an earlier one: no other text of the header depends on which one it was.
-_YIELDING = re.compile(r"#[ \t]*ifndef[ \t]+(\w+)[ \t]*\n[ \t]*#[ \t]*define[ \t]+\1\b[^\n]*\n[ \t]*#[ \t]*endif")
+_YIELDING = re.compile(
+    r"#[ \t]*ifndef[ \t]+(\w+)[ \t]*\n[ \t]*#[ \t]*define[ \t]+\1\b[^\n]*\n[ \t]*#[ \t]*endif"
+)
 _COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
 
 
@@ -44,7 +46,7 @@ class Header:
     def __init__(self, parser: Parser, file: Path, unit: Unit) -> None:
         self.file = file
         self.unit = unit
-        self.depends = [path for path in unit.depends if path != PSEUDO]
+        self.depends = unit.depends
         self._folders = [Path(parser.arguments[i + 1]) for i, w in enumerate(parser.arguments) if w == "-I"]
         self._tree = parser.tree
         self._roots = parser.roots
@@ -68,7 +70,9 @@ class Header:
             if parser.lib.saveTranslationUnit(tu, str(file).encode(), 0):
                 return None
             unit = walk(tu, PSEUDO, str(source), parser.roots)
-            unit.depends = [p for p in parser.inclusions(tu, PSEUDO) if not p.endswith(SOURCE)]
+            unit.depends = sorted(
+                p for p in parser.inclusions(tu, PSEUDO) if not p.endswith(SOURCE) and p != PSEUDO
+            )
             return cls(parser, file, unit)
         finally:
             parser.lib.disposeTranslationUnit(tu)

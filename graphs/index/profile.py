@@ -49,7 +49,7 @@ class Profile:
 
     def version(self, tree: Path) -> str:
         """What the tree says it is."""
-        file = tree / self.data["detect"]["file"]
+        file = tree / str(self.data["detect"]["file"])
         return file.read_text(errors="replace").strip()
 
     def prepare(self, tree: Path, scratch: Path) -> list[str]:
@@ -76,7 +76,9 @@ class Profile:
             (scratch / folder).mkdir(parents=True, exist_ok=True)
         try:
             with (tree / rule["stdin"]).open("rb") if "stdin" in rule else open("/dev/null", "rb") as source:
-                done = subprocess.run(command, stdin=source, capture_output=True, cwd=scratch, timeout=120, check=False)
+                done = subprocess.run(
+                    command, stdin=source, capture_output=True, cwd=scratch, timeout=120, check=False
+                )
         except (OSError, subprocess.TimeoutExpired) as error:
             return f"{output or command[0]} was not generated: {error}"
         if done.returncode:
@@ -126,7 +128,9 @@ class Profile:
                 out += [p.relative_to(tree).as_posix() for p in sorted(tree.glob(pattern)) if p.is_file()]
             elif (tree / pattern).is_file():
                 out.append(pattern)
-        return [path for path in out if path not in unwanted and not any(Path(path).match(u) for u in unwanted)]
+        return [
+            path for path in out if path not in unwanted and not any(Path(path).match(u) for u in unwanted)
+        ]
 
 
 def load(name: str) -> Profile:

@@ -22,7 +22,9 @@ from graphs.index import store
 
 SHIPPED = Path(__file__).parent.parent / "data" / "qemu-kvm-0.12.4.index"
 
-_FUNCTION = "f.id, files.path, f.name, f.line, f.last_line, f.signature, f.parameters, f.macro, f.static, f.programs"
+_FUNCTION = (
+    "f.id, files.path, f.name, f.line, f.last_line, f.signature, f.parameters, f.macro, f.static, f.programs"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +125,9 @@ class Index:
         if program is None:
             return -1
         if program not in self.programs:
-            raise GraphsError(f"no program {program!r} in {self.path.name}; there are {', '.join(self.programs)}")
+            raise GraphsError(
+                f"no program {program!r} in {self.path.name}; there are {', '.join(self.programs)}"
+            )
         return self.programs[program]
 
     # -- functions ----------------------------------------------------------------------------------------------
@@ -133,7 +137,9 @@ class Index:
         try:
             return [Function(*row) for row in self.db.execute(query, values) if row[-1] & self.mask]
         except sqlite3.DatabaseError as error:
-            raise GraphsError(f"{self.path} is damaged ({error}); make it again with `studykvm index`") from None
+            raise GraphsError(
+                f"{self.path} is damaged ({error}); make it again with `studykvm index`"
+            ) from None
 
     @cached_property
     def all_functions(self) -> dict[int, Function]:
@@ -169,7 +175,9 @@ class Index:
             return found[0]
         if not found:
             raise GraphsError(self._no("function", name, self._function_names(name)))
-        listed = "\n".join(f"  {f}  (line {f.line}, {', '.join(self.program_names(f.programs))})" for f in found)
+        listed = "\n".join(
+            f"  {f}  (line {f.line}, {', '.join(self.program_names(f.programs))})" for f in found
+        )
         raise GraphsError(f"{len(found)} functions are called {name}; say which, as file:name\n{listed}")
 
     def _function_names(self, name: str) -> list[str]:
@@ -183,7 +191,9 @@ class Index:
         names = [row[0] for row in self.db.execute(query) if row[0]]
         low = name.lower()
         inside = sorted((n for n in names if low in n.lower()), key=len)[:3] if len(low) > 3 else []
-        alike = [n for n in names if abs(len(n) - len(name)) <= 4 and len({*n} & {*name}) * 3 >= len({*name}) * 2]
+        alike = [
+            n for n in names if abs(len(n) - len(name)) <= 4 and len({*n} & {*name}) * 3 >= len({*name}) * 2
+        ]
         return list(dict.fromkeys([*difflib.get_close_matches(name, alike, n=4, cutoff=0.7), *inside]))[:5]
 
     def _no(self, what: str, name: str, near: list[str]) -> str:
@@ -228,7 +238,9 @@ class Index:
     def successors(self) -> dict[int, list[int]]:
         """Callees by caller, -1 for the program's start; each once, in the order of the calls."""
         out: dict[int, dict[int, None]] = {}
-        for caller, callee, programs in self.db.execute("SELECT caller, callee, programs FROM edges ORDER BY id"):
+        for caller, callee, programs in self.db.execute(
+            "SELECT caller, callee, programs FROM edges ORDER BY id"
+        ):
             if programs & self.mask:
                 out.setdefault(-1 if caller is None else caller, {})[callee] = None
         return {caller: list(callees) for caller, callees in out.items()}
@@ -236,11 +248,13 @@ class Index:
     def unresolved(self, function: Function) -> list[tuple[str, int, str]]:
         """Calls through pointers in a function that no value was found for: file, line, what is called through."""
         query = (
-            "SELECT files.path, s.line, coalesce(nullif(y.scope, '') || '.', '') || coalesce(y.name, s.kind) "
-            "FROM sites s JOIN files ON files.id = s.file LEFT JOIN symbols y ON y.id = s.through "
+            "SELECT files.path, s.line, s.through, s.kind FROM sites s JOIN files ON files.id = s.file "
             "WHERE s.caller = ? AND NOT s.resolved ORDER BY s.line"
         )
-        return self.db.execute(query, (function.id,)).fetchall()
+        return [
+            (path, line, kind if through is None else self.symbol_name(through))
+            for path, line, through, kind in self.db.execute(query, (function.id,)).fetchall()
+        ]
 
     # -- evidence -----------------------------------------------------------------------------------------------
 
@@ -261,7 +275,9 @@ class Index:
 
     def symbol_name(self, number: int | None) -> str:
         """A symbol as a reader names it: `BlockDriver.bdrv_open`, `parameter fn of register_module_init`."""
-        row = self.db.execute("SELECT kind, file, name, scope FROM symbols WHERE id = ?", (number,)).fetchone()
+        row = self.db.execute(
+            "SELECT kind, file, name, scope FROM symbols WHERE id = ?", (number,)
+        ).fetchone()
         if row is None:
             return "?"
         kind, file, name, scope = row

@@ -131,7 +131,11 @@ class _Resolver:
                 self.out.externals.setdefault((call.caller, call.callee), (call.place, call.programs))
             for callee in callees:
                 kind = "macro" if call.caller >= 0 and functions[call.caller].macro else "direct"
-                self._add(Edge(call.caller, callee, kind, call.place, -1, call.programs & functions[callee].programs))
+                self._add(
+                    Edge(
+                        call.caller, callee, kind, call.place, -1, call.programs & functions[callee].programs
+                    )
+                )
 
     def _constructors(self) -> None:
         for number, function in enumerate(self.merged.functions):
@@ -176,7 +180,9 @@ class _Resolver:
             kind = self._given_to(flow.target, program)
             if not kind:
                 continue
-            keys = [flow.source] if flow.source.startswith("f:") else list(solution.reach.get(flow.source, ()))
+            keys = (
+                [flow.source] if flow.source.startswith("f:") else list(solution.reach.get(flow.source, ()))
+            )
             for key in keys:
                 steps = (*solution.chain(flow.source, key), flow) if key != flow.source else (flow,)
                 for callee in self._definitions(key, program):

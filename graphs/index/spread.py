@@ -1,27 +1,68 @@
-"""Reading files in this process, in several, or on a dask cluster; the units are the same.
+"""Reading files in this process, in several, or on a dask cluster; the facts are the same.
 
-- `read(work, paths, jobs, scheduler)`: units of `paths` as they come, the common headers' among them.
+- `read(work, paths, jobs, scheduler)`: (path, files read, packed facts) of `paths` as they come, the common headers'
+  among them.
+- `Reader(work)`: one process's parser with its precompiled header.
+
+While one file is walked in Python, clang already parses the next one in a second thread: it needs no lock of ours.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graphs.errors import GraphsError
-from graphs.index.facts import Unit
-from graphs.index.precompiled import PSEUDO
+from graphs.index.parse import Parsed, Parser
+from graphs.index.precompiled import PSEUDO, Header
 
 if TYPE_CHECKING:
-    from graphs.index.build import Work, _Reader
+    from graphs.index.build import Work
+    from graphs.index.facts import Unit
 
-_reader: _Reader | None = None
+Facts = tuple[str, list[str], bytes]
+_PIECE = 6
 
 
-def read(work: Work, paths: list[str], jobs: int, scheduler: str | None) -> Iterator[Unit]:
-    """Units of the files `paths` in whatever order they get ready."""
+class Reader:
+    """Reads files of a tree one after the other."""
+
+    def __init__(self, work: Work) -> None:
+        self.work = work
+        self.parser = Parser(Path(work.tree), work.arguments, work.roots)
+        self.header: Header | None = None
+        if work.headers:
+            self.header = Header.build(self.parser, work.headers, Path(work.scratch))
+            self.parser.use_header(self.header)
+
+    def all(self, paths: Iterable[str]) -> Iterator[Unit]:
+        """Units of files, each parsed while the one before is walked."""
+        with ThreadPoolExecutor(1) as thread:
+            waiting: Parsed | None = None
+            coming = None
+            for path in paths:
+                ready = coming.result() if coming else None
+                coming = thread.submit(self.parser.parsed, path, self.work.own.get(path))
+                waiting = ready
+                if waiting is not None:
+                    yield self.parser.facts(waiting)
+            if coming is not None:
+                yield self.parser.facts(coming.result())
+
+
+_reader: Reader | None = None
+
+
+def _pack(unit: Unit) -> Facts:
+    return unit.path, unit.depends, unit.pack()
+
+
+def read(work: Work, paths: list[str], jobs: int, scheduler: str | None) -> Iterator[Facts]:
+    """Facts of the files `paths` in whatever order they get ready."""
     if scheduler is not None:
         return _on_cluster(work, paths, scheduler)
     if jobs > 1 and len(paths) > 1:
@@ -29,31 +70,28 @@ def read(work: Work, paths: list[str], jobs: int, scheduler: str | None) -> Iter
     return _here(work, paths)
 
 
-def _here(work: Work, paths: list[str]) -> Iterator[Unit]:
-    from graphs.index.build import _Reader
-
-    reader = _Reader(work)
+def _here(work: Work, paths: list[str]) -> Iterator[Facts]:
+    reader = Reader(work)
     if reader.header is not None:
-        yield reader.header.unit
-    for path in paths:
-        yield reader.read(path)
+        yield _pack(reader.header.unit)
+    for unit in reader.all(paths):
+        yield _pack(unit)
+    reader.parser.close()
 
 
-def _in_processes(work: Work, paths: list[str], jobs: int) -> Iterator[Unit]:
-    from graphs.index.build import _Reader
-
+def _in_processes(work: Work, paths: list[str], jobs: int) -> Iterator[Facts]:
     global _reader
     # The precompiled header is made once, here; the forked processes inherit it.
-    _reader = _Reader(work)
+    _reader = Reader(work)
     if _reader.header is not None:
-        yield _reader.header.unit
-    sizes = {path: _size(work, path) for path in paths}
-    order = sorted(paths, key=lambda path: -sizes[path])
+        yield _pack(_reader.header.unit)
+    order = sorted(paths, key=lambda path: -_size(work, path))
+    pieces = [order[n : n + _PIECE] for n in range(0, len(order), _PIECE)]
     context = multiprocessing.get_context("fork")
-    pool = context.Pool(min(jobs, len(paths)), initializer=_worker)
+    pool = context.Pool(min(jobs, len(pieces)), initializer=_worker)
     try:
-        for packed in pool.imap_unordered(_read_packed, order, chunksize=4):
-            yield Unit.unpack(packed)
+        for piece in pool.imap_unordered(_read_piece, pieces):
+            yield from piece
         pool.close()
     except BaseException:
         pool.terminate()
@@ -64,8 +102,6 @@ def _in_processes(work: Work, paths: list[str], jobs: int) -> Iterator[Unit]:
 
 
 def _size(work: Work, path: str) -> int:
-    from pathlib import Path
-
     try:
         return (Path(work.tree) / path).stat().st_size
     except OSError:
@@ -79,14 +115,14 @@ def _worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _read_packed(path: str) -> bytes:
+def _read_piece(paths: list[str]) -> list[Facts]:
     assert _reader is not None
-    return _reader.read(path).pack()
+    return [_pack(unit) for unit in _reader.all(paths)]
 
 
-def _on_cluster(work: Work, paths: list[str], scheduler: str) -> Iterator[Unit]:
+def _on_cluster(work: Work, paths: list[str], scheduler: str) -> Iterator[Facts]:
     try:
-        from distributed import Client, as_completed
+        from distributed import Client, as_completed  # type: ignore[import-not-found]
     except ImportError:
         raise GraphsError("--scheduler needs dask.distributed: pip install 'studykvm[cluster]'") from None
     try:
@@ -94,24 +130,24 @@ def _on_cluster(work: Work, paths: list[str], scheduler: str) -> Iterator[Unit]:
     except (OSError, TimeoutError, ValueError) as error:
         raise GraphsError(f"no dask scheduler answers at {scheduler}: {error}") from None
     with client:
-        pieces = [paths[n::16] for n in range(16) if paths[n::16]]
-        futures = [client.submit(read_piece, work, piece, pure=False) for piece in pieces]
+        futures = [
+            client.submit(read_piece, work, paths[n::16], pure=False) for n in range(16) if paths[n::16]
+        ]
         told = False
         for future in as_completed(futures):
-            for packed in future.result():
-                unit = Unit.unpack(packed)
-                if unit.path == PSEUDO:
+            for facts in future.result():
+                if facts[0] == PSEUDO:
                     if told:
                         continue
                     told = True
-                yield unit
+                yield facts
 
 
-def read_piece(work: Work, paths: list[str]) -> list[bytes]:
-    """Packed units of some files, with the common headers' if one was made; runs on a worker."""
+def read_piece(work: Work, paths: list[str]) -> list[Facts]:
+    """Facts of some files, with the common headers' if one was made; runs on a worker."""
     import tempfile
     from dataclasses import replace
 
     with tempfile.TemporaryDirectory(prefix="studykvm-index-") as folder:
         mine = replace(work, scratch=folder) if work.headers else work
-        return [unit.pack() for unit in _here(mine, paths)]
+        return list(_here(mine, paths))

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from graphs.errors import GraphsError
-from graphs.index.facts import FLOW_KINDS, SITE_KINDS, Unit, unplace
+from graphs.index.facts import FLOW_KINDS, SITE_KINDS, unplace
 from graphs.index.merge import Merged, unreference
 from graphs.index.resolve import KINDS, Resolved
 
@@ -240,7 +240,10 @@ class _Writer:
             self.db.execute("INSERT INTO records VALUES (?,?,?,?,?)", (n, symbol(key), keyword, file, line))
             self.db.executemany(
                 "INSERT INTO fields VALUES (?,?,?,?,?,?)",
-                ((n, i, symbol(f), kind, carrier, klass) for i, (f, kind, carrier, klass) in enumerate(members)),
+                (
+                    (n, i, symbol(f), kind, carrier, klass)
+                    for i, (f, kind, carrier, klass) in enumerate(members)
+                ),
             )
         self.db.executemany(
             "INSERT INTO constants VALUES (?,?,?,?,?)",
@@ -257,7 +260,9 @@ class _Writer:
             ),
         )
         for n, (table, string, where, items) in enumerate(merged.rows):
-            self.db.execute("INSERT INTO rows VALUES (?,?,?,?,?)", (n, symbol(table), string, *unplace(where)[:2]))
+            self.db.execute(
+                "INSERT INTO rows VALUES (?,?,?,?,?)", (n, symbol(table), string, *unplace(where)[:2])
+            )
             self.db.executemany(
                 "INSERT INTO row_items VALUES (?,?,?,?)",
                 ((n, i, symbol(target), symbol(item)) for i, (target, item) in enumerate(items)),
@@ -284,7 +289,7 @@ def write(
     resolved: Resolved,
     meta: dict[str, str],
     programs: list[tuple[int, str, str]],
-    units: Iterable[tuple[Unit | bytes, str, str, list[str]]],
+    units: Iterable[tuple[bytes, str, str, list[str]]],
     digests: Iterable[tuple[str, int, int, str]],
 ) -> None:
     """Write an index; the file at `path` changes in one step, at the end.
@@ -292,7 +297,7 @@ def write(
     Parameters
     ----------
     units : iterable
-        (facts or packed facts, path, digest of the inputs, files they were read from), for re-indexing.
+        (packed facts, path, digest of the inputs, files they were read from), for re-indexing.
     digests : iterable
         (path, size, time of change in ns, digest) of every input.
 
@@ -305,18 +310,15 @@ def write(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.closing(sqlite3.connect(beside, isolation_level=None)) as db:
-            db.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA page_size=4096; BEGIN;" + SCHEMA)
-            db.executemany(
-                "INSERT INTO meta VALUES (?,?)", sorted({**meta, "format": str(FORMAT)}.items())
+            db.executescript(
+                "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA page_size=4096; BEGIN;" + SCHEMA
             )
+            db.executemany("INSERT INTO meta VALUES (?,?)", sorted({**meta, "format": str(FORMAT)}.items()))
             db.executemany("INSERT INTO programs VALUES (?,?,?)", programs)
             _Writer(db, merged, resolved).all()
             db.executemany(
                 "INSERT INTO units VALUES (?,?,?,?)",
-                (
-                    (name, digest, "\n".join(depends), unit.pack() if isinstance(unit, Unit) else unit)
-                    for unit, name, digest, depends in units
-                ),
+                ((name, digest, "\n".join(depends), facts) for facts, name, digest, depends in units),
             )
             db.executemany("INSERT INTO digests VALUES (?,?,?,?)", digests)
             db.execute("COMMIT")
@@ -325,7 +327,9 @@ def write(
             os.fsync(file.fileno())
         os.replace(beside, path)
     except (OSError, sqlite3.Error) as error:
-        raise GraphsError(f"the index {path} could not be written: {error}; the old one, if any, is unchanged") from None
+        raise GraphsError(
+            f"the index {path} could not be written: {error}; the old one, if any, is unchanged"
+        ) from None
     finally:
         with contextlib.suppress(OSError):
             beside.unlink()

@@ -218,7 +218,7 @@ class Symbols:
         lib = self.lib
         record = self.records[cursor.d0] = Record(key, union=cursor.kind == clang.K_UNION)
         found: list[Cursor] = []
-        lib.visitChildren(cursor, clang.VISITOR(lambda c, _p, _d: found.append(c) or 1), None)
+        clang.children(cursor, found)
         inner = {c.d0: c for c in found if c.kind in (clang.K_STRUCT, clang.K_UNION)}
         fields = [c for c in found if c.kind == clang.K_FIELD]
         types = [lib.getCursorType(c) for c in fields]
@@ -300,7 +300,7 @@ class Symbols:
     def function_type(self, kind: Type) -> Type | None:
         """The function type behind pointers and arrays, or None."""
         lib = self.lib
-        inner = lib.getCanonicalType(kind)
+        inner: Type = lib.getCanonicalType(kind)
         while inner.kind not in clang.FUNCTIONS:
             if inner.kind == clang.T_POINTER:
                 inner = lib.getPointeeType(inner)

@@ -45,8 +45,19 @@ class Tree:
         self.lib.visitChildren(cursor, self._callback, None)
 
     def _visitor(self) -> Callable[..., int]:
-        kinds, cursors, parents, children, where = self.kind, self.cursor, self.parent, self.children, self._where
-        add_kind, add_cursor, add_parent, add_children = kinds.append, cursors.append, parents.append, children.append
+        kinds, cursors, parents, children, where = (
+            self.kind,
+            self.cursor,
+            self.parent,
+            self.children,
+            self._where,
+        )
+        add_kind, add_cursor, add_parent, add_children = (
+            kinds.append,
+            cursors.append,
+            parents.append,
+            children.append,
+        )
 
         def visit(cursor: Cursor, parent: Cursor, _data: object) -> int:
             # An expression is known by its Stmt, a declaration by its Decl.

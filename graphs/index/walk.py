@@ -33,12 +33,10 @@ class Walker:
     def run(self) -> Unit:
         """Walk, and return the facts."""
         top: list[Cursor] = []
-        self.lib.visitChildren(
-            self.lib.getTranslationUnitCursor(self.tu), clang.VISITOR(lambda c, _p, _d: top.append(c) or 1), None
-        )
+        clang.children(self.lib.getTranslationUnitCursor(self.tu), top)
         for cursor in top:
             location = self.lib.getCursorLocation(cursor)
-            if not self.places.low <= location.raw <= self.places.high and self._outside(location):
+            if self.places.of(location) < 0:
                 continue
             if cursor.kind == clang.K_FUNCTION:
                 self._function(cursor, location)
@@ -53,12 +51,9 @@ class Walker:
         self.body.finish_records(self._record)
         return self.unit
 
-    def _outside(self, location: Location) -> bool:
-        return self.places.name(clang.expansion(location)[0]) is None
-
     def _reference(self, number: int, use: int, where: int) -> None:
         if number >= 0 and where >= 0:
-            self.unit.references += (number, use, where)
+            self.unit.references.extend((number, use, where))
 
     def _function(self, cursor: Cursor, location: Location) -> None:
         symbol = self.symbols.of(cursor)
@@ -89,7 +84,7 @@ class Walker:
         self.body.function(len(self.unit.functions) - 1, symbol)
 
     def _parameters(self) -> list[str]:
-        names = []
+        names: list[str] = []
         tree = self.tree
         for child in tree.children[0]:
             if tree.kind[child] == clang.K_PARM:
@@ -117,7 +112,10 @@ class Walker:
         where = self.places.of(location)
         if symbol.number < 0:
             return
-        defined = bool(self.lib.isCursorDefinition(cursor))
+        # Without `extern` a declaration at file scope is a definition, be it a tentative one.
+        defined = self.lib.Cursor_getStorageClass(cursor) != clang.STORAGE_EXTERN or bool(
+            self.lib.isCursorDefinition(cursor)
+        )
         self._reference(symbol.number, DEFINITION if defined else DECLARATION, where)
         static = self.lib.getCursorLinkage(cursor) == clang.LINKAGE_INTERNAL
         kind = text(self.lib.getTypeSpelling(self.lib.getCursorType(cursor)))
@@ -157,7 +155,7 @@ class Walker:
 
     def _enum(self, cursor: Cursor, location: Location) -> None:
         constants: list[Cursor] = []
-        self.lib.visitChildren(cursor, clang.VISITOR(lambda c, _p, _d: constants.append(c) or 1), None)
+        clang.children(cursor, constants)
         rows = []
         for constant in constants:
             if constant.kind != clang.K_ENUMCONST:
@@ -191,5 +189,3 @@ def walk(tu: int, path: str, full: str, roots: dict[str, str]) -> Unit:
         Folders whose files belong to the tree: absolute prefix to the prefix of their path in the index.
     """
     return Walker(tu, path, full, roots).run()
-
-

@@ -15,7 +15,9 @@ def parser(name: str, text: str) -> argparse.ArgumentParser:
     """A parser with the options that all questions share."""
     out = argparse.ArgumentParser(prog=f"studykvm {name}", description=text)
     out.add_argument(
-        "--index", metavar="FILE", help="index made by `studykvm index` (default: qemu-kvm 0.12.4's, which ships)"
+        "--index",
+        metavar="FILE",
+        help="index made by `studykvm index` (default: qemu-kvm 0.12.4's, which ships)",
     )
     out.add_argument("--program", metavar="NAME", help="only this link set: system, img, io, nbd")
     return out
@@ -42,7 +44,9 @@ def counted(number: int, word: str) -> str:
     return f"{number:,} {word}{'' if number == 1 else 's'}"
 
 
-def _listing(index: Index, edges: Iterable[Edge], other: Callable[[Edge], int | None], everything: bool) -> list[str]:
+def _listing(
+    index: Index, edges: Iterable[Edge], other: Callable[[Edge], int | None], everything: bool
+) -> list[str]:
     """One line a function, its calls below; long lists of calls are cut unless `everything` is wanted."""
     groups: dict[int | None, list[Edge]] = {}
     for edge in edges:
@@ -90,7 +94,9 @@ def callees(argv: list[str]) -> int:
         function = index.function(args.function)
         edges = index.callees(function)
         what = len({edge.callee for edge in edges})
-        print(f"{function.name} ({function.file}:{function.line}) calls {counted(what, 'function')} of the tree")
+        print(
+            f"{function.name} ({function.file}:{function.line}) calls {counted(what, 'function')} of the tree"
+        )
         for line in _listing(index, edges, lambda edge: edge.callee, args.all):
             print(line)
         for file, line_number, label in index.unresolved(function):
@@ -156,7 +162,9 @@ def why(argv: list[str]) -> int:
         if way is None:
             print(f"{caller.name} does not call {callee.name}, nor anything that reaches it")
             return 1
-        print(f"{caller.name} does not call {callee.name} itself; it reaches it in {counted(len(way) - 1, 'call')}:")
+        print(
+            f"{caller.name} does not call {callee.name} itself; it reaches it in {counted(len(way) - 1, 'call')}:"
+        )
         for one, other in zip(way, way[1:], strict=False):
             edge = index.between(one, other)[0]
             print(f"{one.name} calls {other.name}: {explain.how(index, edge)}")
@@ -166,13 +174,21 @@ def why(argv: list[str]) -> int:
 
 def graph(argv: list[str]) -> int:
     """A function's surroundings drawn, or the whole graph held against a recording."""
-    options = parser("graph", "Draw what a function reaches, or hold the graph against a recording of the real program.")
+    options = parser(
+        "graph", "Draw what a function reaches, or hold the graph against a recording of the real program."
+    )
     options.add_argument("function", metavar="F", nargs="?", help="name, or file:name")
     options.add_argument("--depth", type=int, default=3, metavar="N", help="N calls deep (3)")
     options.add_argument("--callers", action="store_true", help="who reaches it instead of what it reaches")
-    options.add_argument("-o", "--output", metavar="OUT", help="OUT.svg, .png, .pdf, .dot, .mmd, .graphml or .json")
-    options.add_argument("--boxes", type=int, default=60, metavar="N", help="about N boxes, the rest folded (60)")
-    options.add_argument("--check", action="append", metavar="RECORDING", help="NAME.calls.gz; may be repeated")
+    options.add_argument(
+        "-o", "--output", metavar="OUT", help="OUT.svg, .png, .pdf, .dot, .mmd, .graphml or .json"
+    )
+    options.add_argument(
+        "--boxes", type=int, default=60, metavar="N", help="about N boxes, the rest folded (60)"
+    )
+    options.add_argument(
+        "--check", action="append", metavar="RECORDING", help="NAME.calls.gz; may be repeated"
+    )
     options.add_argument("--sites", action="store_true", help="with --check: each call through a pointer")
     args = options.parse_args(argv)
     with opened(args) as index:

@@ -26,7 +26,11 @@ def xref(argv: list[str]) -> int:
             for use in ("definition", "declaration", "write", "read", "call", "address", "type"):
                 those = [r for r in found if r.use == use]
                 for r in those:
-                    where = f"  in {r.function}" if r.function and use not in ("definition", "declaration") else ""
+                    where = (
+                        f"  in {r.function}"
+                        if r.function and use not in ("definition", "declaration")
+                        else ""
+                    )
                     place = f"{r.file}:{r.line}"
                     text = lines.line(place)
                     print(f"  {use:<12}{place}:{r.column}{where}" + (f"    {text}" if text else ""))
@@ -97,7 +101,9 @@ def calls(argv: list[str]) -> int:
 def option(argv: list[str]) -> int:
     """What a command-line option or monitor command does."""
     options = parser("option", "An option's table row, the case that handles it, and what that calls.")
-    options.add_argument("name", metavar="NAME", help="an option such as -hda, a monitor command such as commit")
+    options.add_argument(
+        "name", metavar="NAME", help="an option such as -hda, a monitor command such as commit"
+    )
     options.add_argument("--depth", type=int, default=1, metavar="N", help="N calls deep (1)")
     args = options.parse_args(_dashed(argv))
     with opened(args) as index:
@@ -110,7 +116,10 @@ def _dashed(argv: list[str]) -> list[str]:
     >>> _dashed(["-hda", "--depth", "2"])
     ['hda', '--depth', '2']
     """
-    return [word.lstrip("-") if n == 0 and not word.startswith("--") and word != "-h" else word for n, word in enumerate(argv)]
+    return [
+        word.lstrip("-") if n == 0 and not word.startswith("--") and word != "-h" else word
+        for n, word in enumerate(argv)
+    ]
 
 
 def _option(index: Index, name: str, depth: int) -> int:
@@ -122,11 +131,15 @@ def _option(index: Index, name: str, depth: int) -> int:
         near = index._near(bare, "SELECT DISTINCT string FROM rows")
         raise GraphsError(index._no("option or table row", name, near))
     for row in rows:
-        print(f"{row.table}[] has a row \"{row.string}\", {row.place}")
+        print(f'{row.table}[] has a row "{row.string}", {row.place}')
         for field, symbol in row.items:
             print(f"  {field}: {symbol.name}")
             if symbol.kind == "function":
-                _below(index, index.function(f"{symbol.file}:{symbol.name}" if symbol.file else symbol.name), depth)
+                _below(
+                    index,
+                    index.function(f"{symbol.file}:{symbol.name}" if symbol.file else symbol.name),
+                    depth,
+                )
             elif symbol.kind == "constant":
                 _handled(index, symbol, depth)
     return 0
@@ -134,7 +147,9 @@ def _option(index: Index, name: str, depth: int) -> int:
 
 def _handled(index: Index, symbol: symbolic.Symbol, depth: int) -> None:
     for case in symbolic.cases(index, symbol):
-        print(f"  handled by case {symbol.name} in {case.function.name}, {case.file}:{case.line}-{case.last_line}")
+        print(
+            f"  handled by case {symbol.name} in {case.function.name}, {case.file}:{case.line}-{case.last_line}"
+        )
         seen: set[int] = set()
         for edge in symbolic.calls_between(index, case):
             callee = index.by_number(edge.callee)

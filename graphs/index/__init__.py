@@ -1,0 +1,15 @@
+"""The source index: real C read with libclang into one file that answers who calls whom, and how that is known.
+
+In the order in which a file goes through them:
+
+    profile, builtin, locate    what to read, with which arguments
+    clang, parse, precompiled   libclang; parsing, ahead of time where it is safe
+    tree, places, symbols       one declaration's nodes; where they stand; what they name
+    walk, bodies, initialisers  a translation unit's facts
+    facts, merge                their form; all units as one body
+    flow, resolve               where function values go; calls to edges with evidence
+    store, build, spread        the SQLite file; making and renewing it, in several processes
+    query, symbolic, whole      questions about functions, symbols, the whole graph
+    tiers, check                wider tiers of targets; the graph held against recordings
+    explain, export, api        in words, as pictures and files, as a networkx graph
+"""
