@@ -2,13 +2,13 @@
 
 - `compare(trace, events) -> list[str]`: what differs, one line each; empty when equal.
 
-Looked at are the entry and the exit of `FUNCTIONS`, and all named block devices at the start of the main loop.
-The k-th call of a function here is the k-th there. Equal means: the same scalar fields, and a one-to-one map
-between addresses there and objects here that fits every pointer. An address may be used again for another
-object when the first one has gone. `IGNORED` fields are left out, each for its reason.
+Looked at are the entry and the exit of `FUNCTIONS`, and all named block devices at the start of the main
+loop. The k-th call of a function here is the k-th there. Equal means: the same scalar fields, and a
+one-to-one map between addresses there and objects here that fits every pointer. An address may be used again
+for another object when the first one has gone. `IGNORED` fields are left out, each for its reason.
 
-A recorded structure is a dict of its fields, with `@` its address and `opaque->` the driver's own one. Pointers
-are `"0x9fb5d0"`, `"&bdrv_raw"` or `"&cdrom_change_cb (hw/ide/core.c)"`.
+A recorded structure is a dict of its fields, with `@` its address and `opaque->` the driver's own one.
+Pointers are `"0x9fb5d0"`, `"&bdrv_raw"` or `"&cdrom_change_cb (hw/ide/core.c)"`.
 """
 
 from __future__ import annotations
@@ -63,9 +63,9 @@ def _moments(
 ) -> Iterator[tuple[str, int | None, Any, Recorded | list[Recorded]]]:
     """Yield (place, step, encoded object, recorded structure or device list) in recorded order."""
     calls: dict[str, list[Call]] = {name: [] for name in (*FUNCTIONS, *LOOPS)}
-    for call in trace.calls():
-        if call.function in calls:
-            calls[call.function].append(call)
+    for made in trace.calls():
+        if made.function in calls:
+            calls[made.function].append(made)
     entered: Counter[str] = Counter()
     open_: list[int] = []
     for event in events:
@@ -95,9 +95,9 @@ class _Pairing:
 
     def devices(self, place: str, state: State, recorded: list[Recorded]) -> None:
         """Compare all block devices, starting from the first of the list."""
-        heads = [fields["bdrv_first"] for fields in state.values() if "bdrv_first" in fields]
+        heads = [fields["bdrv_first"] for fields in state.values() if fields.get("bdrv_first")]
         if not heads:
-            self.faults.append(f"{place}: the model has no bdrv_first")
+            self.faults.append(f"{place}: the model has no named device")
             return
         self.bind(place, state, str(recorded[0]["@"]), heads[0])
         for structure in recorded:

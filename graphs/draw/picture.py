@@ -8,7 +8,8 @@ Condensing keeps every name: it moves small ones into the boxes of their callers
 1. Functions with the very same callers and callees become one box, "cow_probe and 9 more".
 2. Functions that call nothing and have many callers are listed inside the boxes of these callers.
 3. As long as there are too many boxes, those that call nothing go into their callers' boxes, the farthest
-   from the start first.
+   from the start first. If all call something, the one with the fewest neighbours goes, and dashed arrows
+   lead from its callers to what it calls.
 """
 
 import math
@@ -23,6 +24,7 @@ _TWINS = 3
 _HELPER_CALLERS = 3
 _LISTED = 6
 _PAGE = 1.414
+_THROUGH = "calls through functions in small print"
 
 # Fill and line of each file, most important first: soft fills, lines dark enough to follow.
 _COLOURS = [
@@ -89,7 +91,8 @@ class Picture:
     arrows : dict of (key, key) to Arrow
         From caller to callee.
     kinds : dict of str to (style, colour)
-        Arrow kinds other than the plain one, in Graphviz's words; each gets a line in the legend.
+        Arrow kinds other than the plain one, in Graphviz's words; each gets a line in the legend. An empty
+        colour stands for that of the caller's file.
     """
 
     title: str
@@ -111,15 +114,13 @@ def to_dot(picture: Picture, limit: int = 50) -> str:
         for direction in ("LR", "TB"):
             for ranking in ("false", "true"):
                 dot = _dot(small, total, direction, ranking)
-                cost = _off_page(dot) + (1 - share)
+                width, height = size(dot)
+                off_page = abs(math.log(max(width, 1) / max(height, 1) / _PAGE))
+                emptiness = math.log(max(width * height, 1) / (len(small.boxes) or 1))
+                cost = off_page + emptiness + (1 - share)
                 if cost < least:
                     best, least = dot, cost
     return best
-
-
-def _off_page(dot: str) -> float:
-    width, height = size(dot)
-    return abs(math.log(max(width, 1) / max(height, 1) / _PAGE))
 
 
 def condense(picture: Picture, limit: int) -> Picture:
@@ -140,7 +141,11 @@ def condense(picture: Picture, limit: int) -> Picture:
         distance = _distances(result)
         leaves = [key for key in result.boxes if not (callees[key] - {key}) and callers[key] - {key}]
         if not leaves:
-            break
+            inner = [key for key in result.boxes if callers[key] - {key}]
+            if not inner:
+                break
+            result = _contract(result, min(inner, key=lambda key: len(callers[key]) * len(callees[key])))
+            continue
         leaves.sort(key=lambda key: (-distance[key], result.boxes[key].weight))
         result = _fold(result, leaves[: max(1, (len(result.boxes) - limit + 1) // 2)])
     return result
@@ -216,6 +221,18 @@ def _fold(picture: Picture, keys: Iterable[str]) -> Picture:
     return replace(picture, boxes=boxes, arrows=arrows)
 
 
+def _contract(picture: Picture, gone: str) -> Picture:
+    """Fold a box that calls others: its callers get it in small print, and dashed arrows to what it calls."""
+    callers, callees = _neighbours(picture)
+    arrows = dict(picture.arrows)
+    for tail in callers[gone] - {gone}:
+        for head in callees[gone] - {gone, tail}:
+            weight = min(arrows[tail, gone].weight, arrows[gone, head].weight)
+            tooltip = f"{picture.boxes[tail].name} calls {picture.boxes[head].name} through others"
+            arrows.setdefault((tail, head), Arrow(weight, tooltip, _THROUGH))
+    return _fold(replace(picture, arrows=arrows, kinds={_THROUGH: ("dashed", ""), **picture.kinds}), [gone])
+
+
 def _dot(picture: Picture, total: int, direction: str, ranking: str) -> str:
     colours = _colours(picture)
     heaviest = max((arrow.weight for arrow in picture.arrows.values()), default=1)
@@ -246,9 +263,8 @@ def _dot(picture: Picture, total: int, direction: str, ranking: str) -> str:
         look = {"label": _label(box), "fillcolor": "white", "color": line, "tooltip": box.tooltip or box.name}
         dot.node(key, look, box.group or None)
     for (tail, head), arrow in picture.arrows.items():
-        style, colour = picture.kinds.get(
-            arrow.kind, ("solid", colours.get(picture.boxes[tail].group, _PLAIN)[1])
-        )
+        style, colour = picture.kinds.get(arrow.kind, ("solid", ""))
+        colour = colour or colours.get(picture.boxes[tail].group, _PLAIN)[1]
         width = 0.8 + 2.0 * math.log1p(arrow.weight - 1) / math.log1p(max(heaviest, 20))
         look = {"color": colour + "b0", "style": style, "penwidth": f"{width:.2f}"}
         if arrow.weight > 1:
@@ -302,7 +318,7 @@ def _legend(picture: Picture, total: int) -> Markup:
         "frame: its C file; arrow: calls, thicker the oftener",
     ]
     rows += [
-        f'<font color="{colour}">{html(style)} arrow</font>: {html(kind)}'
+        f'<font color="{colour or _INK}">{html(style)} arrow</font>: {html(kind)}'
         for kind, (style, colour) in picture.kinds.items()
     ]
     return Markup('<br align="left"/>'.join(["", *rows]) + '<br align="left"/>')

@@ -149,5 +149,6 @@ def replay_start(folder: Path, name: str) -> Path:
     subprocess.run(
         [sys.executable, "-m", "studykvm", "boot", "--trace", str(trace), *argv],
         cwd=folder, input="quit\n", capture_output=True, text=True, timeout=120,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
     )  # fmt: skip
     return trace

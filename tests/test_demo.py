@@ -1,0 +1,37 @@
+"""The demonstration: one command, a page of text, two pictures, an overlay written by a guest."""
+
+import re
+import shlex
+
+from studykvm import cli
+from studykvm.guests import WRITTEN_TEXT
+from tracer import load
+
+
+def test_the_demo_boots_prints_and_draws(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["demo", "-o", "build/demo"]) == 0
+    out = capsys.readouterr().out
+    folder = tmp_path / "build/demo"
+
+    assert len(out.splitlines()) < 150
+    assert "│ Sector 1 says: hello from the base image below the overlay" in out
+    for told in ("qcow_open  block/qcow.c", "ide_write_dma_cb", "get_cluster_offset", "Try next:"):
+        assert told in out
+
+    assert WRITTEN_TEXT in (folder / "overlay.img").read_bytes()
+    assert WRITTEN_TEXT not in (folder / "base.img").read_bytes()
+
+    called = {call.function for call in load(folder / "boot.trace").calls()}
+    assert {"drive_add", "qcow_open", "cpu_x86_exec", "qcow_aio_writev", "aio_thread"} <= called
+    assert (folder / "boot.png").read_bytes().startswith(b"\x89PNG")
+    assert b"qcow_aio_write_cb" in (folder / "boot.svg").read_bytes()
+
+
+def test_what_the_demo_says_to_try_next_works(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    cli.main(["demo"])
+    commands = re.findall(r"^  studykvm (.*)$", capsys.readouterr().out, re.MULTILINE)
+    assert len(commands) == 5
+    for command in commands:
+        assert cli.main(shlex.split(command)) == 0, command
