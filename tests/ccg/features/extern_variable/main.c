@@ -1,0 +1,3 @@
+extern int (*hook)(void);
+
+int main(void) { return hook(); }

@@ -1,0 +1,2 @@
+static int target(void) { return 0; }
+int (*hook)(void) = target;

@@ -1,0 +1,5 @@
+static int later(void);
+
+int main(void) { return later(); }
+
+static int later(void) { return 0; }

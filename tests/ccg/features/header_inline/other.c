@@ -1,0 +1,3 @@
+#include "shared.h"
+
+int other(void) { return twice(0); }

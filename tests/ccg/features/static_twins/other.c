@@ -1,0 +1,3 @@
+static int twin(void) { return 1; }
+
+int second(void) { return twin(); }

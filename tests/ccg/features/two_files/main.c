@@ -1,0 +1,3 @@
+int other(void);
+
+int main(void) { return other(); }
