@@ -19,7 +19,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from graphs.index.query import Index
 
@@ -181,22 +180,21 @@ def check(index: Index, recordings: Iterable[str]) -> Result:
     Parameters
     ----------
     recordings : iterable of str
-        NAME.calls or NAME.calls.gz files.
+        Names of those that ship, "all" of them, or NAME.calls.gz files.
 
     Raises
     ------
     GraphsError
         when a recording cannot be read.
     """
-    from graphs.calls import CallTable
+    from graphs import recordings as shipped
 
     work = _Check(index)
-    for name in recordings:
-        table = CallTable.read(Path(name))
-        system = any(identity == ("vl.c", "main") for identity in table.names)
-        short = Path(name).name.removesuffix(".gz").removesuffix(".calls")
-        work.read(short, table, system)
-        work.result.recordings.append(short)
+    names = [name for given in recordings for name in (shipped.names() if given == "all" else [given])]
+    for name in names:
+        recording = shipped.load(name)
+        work.read(recording.name, recording.calls, "system" in recording.program)
+        work.result.recordings.append(recording.name)
     return work.finish()
 
 

@@ -187,7 +187,7 @@ def graph(argv: list[str]) -> int:
         "--boxes", type=int, default=60, metavar="N", help="about N boxes, the rest folded (60)"
     )
     options.add_argument(
-        "--check", action="append", metavar="RECORDING", help="NAME.calls.gz; may be repeated"
+        "--check", action="append", metavar="RECORDING", help="a recording that ships, all, or NAME.calls.gz; may be repeated"
     )
     options.add_argument("--sites", action="store_true", help="with --check: each call through a pointer")
     args = options.parse_args(argv)
