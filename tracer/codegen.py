@@ -6,14 +6,14 @@
 The generated function is, for ``def f(a, b)``::
 
     number = thread.n
-    event = (fid, number, clock(), a if type(a) in ATOMS else encode(a), ...)
+    event = (fid, number, clock(), a if type(a) is int or ... else encode(a), ...)
     try:
         append(event)
         result = call(a, b)
     except BaseException as error:
         append(("x", number, clock(), fid, *about(error)))
         raise
-    append((~fid, number, clock(), result if type(result) in ATOMS else encode(result)))
+    append((~fid, number, clock(), result if type(result) is int or ... else encode(result)))
     return result
 
 Its helpers are constants of the code object: neither the module's globals nor the signature show them.
@@ -25,12 +25,11 @@ import functools
 import inspect
 import re
 import warnings
-from types import CodeType, FunctionType
+from types import CodeType, FunctionType, NoneType
 from typing import Any
 
 from tracer.resume import about, drivers
 from tracer.session import Session
-from tracer.values import ATOMS
 
 _MARK = "\0studykvm "
 
@@ -53,7 +52,9 @@ def recording_code(fid: int, code: CodeType, original: FunctionType, session: Se
         "clock": session.clock,
         "encode": session.encode,
         "kind": type,
-        "atoms": ATOMS,
+        "NoneType": NoneType,
+        "int": int,
+        "bool": bool,
         "about": about,
         "drive": drivers(session, fid).get(code.co_flags & _SUSPENDING),
         "call": original,
@@ -101,7 +102,7 @@ def _template(
     signature += [*keywords, *([double] if double else [])]
     passed = [*names[:argcount], *([star] if star else []), *(f"{k}={k}" for k in keywords)]
     passed += [double] if double else []
-    recorded = "".join(f", {n} if @kind({n}) in @atoms else @encode({n})" for n in names)
+    recorded = "".join(", " + _recorded(name) for name in names)
     call = f"@call({', '.join(passed)})"
     body = ["$number = @thread.n", f"$event = (@fid, $number, @clock(){recorded})"]
     if flags & inspect.CO_ASYNC_GENERATOR:
@@ -134,7 +135,7 @@ def _template(
             "except BaseException as $error:",
             "    @append(('x', $number, @clock(), @fid, *@about($error)))",
             "    raise",
-            "@append((@rid, $number, @clock(), $result if @kind($result) in @atoms else @encode($result)))",
+            f"@append((@rid, $number, @clock(), {_recorded('$result')}))",
             "return $result",
         ]
     # named, never run: so the code has the closure variables of the original
@@ -150,6 +151,12 @@ def _template(
         warnings.simplefilter("ignore", SyntaxWarning)
         module = compile(source, "<tracer>", "exec", dont_inherit=True)
     return _inner(_inner(module))
+
+
+def _recorded(name: str) -> str:
+    """Return the expression for a value's encoding; the commonest kinds spare the call."""
+    plain = f"($kind := @kind({name})) is @int or $kind is @NoneType or $kind is @bool"
+    return f"{name} if {plain} else @encode({name})"
 
 
 def _inner(code: CodeType) -> CodeType:

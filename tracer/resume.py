@@ -13,18 +13,30 @@ from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any
 
 from tracer.session import Session
-from tracer.values import ATOMS, STR_LIMIT, type_name
+from tracer.values import STR_LIMIT, type_name
 
 _HEAP_TYPE = 1 << 9
+_PLAIN = (int, str, bool, float, type(None))
+_flags: Callable[[type], int] = type.__dict__["__flags__"].__get__
 
 
 def about(error: BaseException) -> tuple[str, str]:
     """Return an exception's type and text; the text only where no code of the program makes it."""
     kind = type(error)
     name = type_name(kind)
-    if kind.__flags__ & _HEAP_TYPE or not all(type(arg) in ATOMS or type(arg) is str for arg in error.args):
+    if _flags(kind) & _HEAP_TYPE or not all(_plain(arg) for arg in error.args):
         return name, ""
-    return name, str(error)[:STR_LIMIT]
+    if isinstance(error, OSError) and not _plain(error.filename):
+        return name, ""
+    try:
+        return name, str(error)[:STR_LIMIT]
+    except Exception:
+        return name, ""
+
+
+def _plain(value: object) -> bool:
+    kind = type(value)
+    return any(kind is plain for plain in _PLAIN)
 
 
 def drivers(session: Session, fid: int) -> dict[int, Callable[[Any], Any]]:

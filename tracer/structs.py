@@ -46,6 +46,8 @@ class Struct(metaclass=StructType):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        if type(cls) is not StructType:
+            raise TracerError(f"{cls.__name__}: a Struct cannot have the metaclass {type(cls).__name__}")
         dataclasses.dataclass(kw_only=True, eq=False, repr=False)(cls)
         names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
         cls.__struct_fields__ = tuple(name for name in names if not name.startswith("_"))

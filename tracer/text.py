@@ -91,7 +91,7 @@ def _line(node: Node, call: Call, args: bool, with_file: bool) -> str:
     text = f"[t{call.thread}] " if call.thread else ""
     text += escape(call.function)
     if args:
-        shown = ", ".join(f"{name}={show(value)}" for name, value in call.args.items())
+        shown = ", ".join(f"{escape(name)}={show(value)}" for name, value in call.args.items())
         text += f"({shown})"
         if call.exc is None and not call.open:
             text += f" = {show(call.ret)}"

@@ -103,6 +103,10 @@ class Call:
         return f"<Call {self.function} step={self.step} depth={self.depth} thread={self.thread}>"
 
 
+# what follows the time in each
+_STRUCT_EVENTS = {"n": (str, str, dict), "w": (str, str, object, object), "f": (str,)}
+
+
 class _Index:
     """All calls and structure events of a trace, from one pass over its events."""
 
@@ -116,7 +120,9 @@ class _Index:
         """Add events, the first of which is number `step`."""
         calls, stacks = self.calls, self._stacks
         for event in events:
-            kind, thread = event[0], event[1]
+            kind, thread, t = event[0], event[1], event[2]
+            if thread.__class__ is not int or t.__class__ is not int:
+                raise ValueError("thread and time are integers")
             stack = stacks.get(thread)
             if stack is None:
                 stack = stacks[thread] = []
@@ -128,13 +134,16 @@ class _Index:
                 else:
                     ended = _pop(stack, ~kind)
                     if ended is not None:
-                        ended.t_exit, ended.exit_step, ended.ret = event[2], step, event[3]
-            elif kind in ("n", "w", "f"):
+                        ended.t_exit, ended.exit_step, ended.ret = t, step, event[3]
+            elif kind in _STRUCT_EVENTS:
+                values, kinds = event[3:], _STRUCT_EVENTS[kind]
+                if len(values) < len(kinds) or not all(map(isinstance, values, kinds)):
+                    raise ValueError("incomplete structure event")
                 self.structs.append((step, event, stack[-1] if stack else None))
             elif kind == "x":
                 ended = _pop(stack, event[3])
                 if ended is not None:
-                    ended.t_exit, ended.exit_step, ended.exc = event[2], step, (str(event[4]), str(event[5]))
+                    ended.t_exit, ended.exit_step, ended.exc = t, step, (str(event[4]), str(event[5]))
             elif kind == "y" and stack:
                 self._suspended[event[3]] = stack.pop()
             elif kind == "r" and event[3] in self._suspended:

@@ -20,7 +20,7 @@ broken one can hurt, and none can make the recording slow.
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import BuiltinFunctionType, FunctionType, MethodType
+from types import BuiltinFunctionType, FunctionType, MethodDescriptorType, MethodType, NoneType
 from typing import Any, Final, TypeAlias
 
 Value: TypeAlias = Any
@@ -30,11 +30,9 @@ STR_LIMIT: Final = 200
 ITEM_LIMIT: Final = 8
 DEPTH_LIMIT: Final = 3
 BUFFER_SIZES: Final = 4096
-ATOMS: Final = frozenset({int, bool, float, type(None)})
-"""Types whose objects are their own encoding; a str is one too, when it is short."""
 
 type_name: Callable[[type], str] = type.__dict__["__name__"].__get__
-_BUILTIN_FUNCTIONS = frozenset({BuiltinFunctionType, type(str.join), type(object().__str__)})
+_mro: Callable[[type], tuple[type, ...]] = type.__dict__["__mro__"].__get__
 
 
 def make_encoder(
@@ -62,10 +60,11 @@ def make_encoder(
     buffers: dict[type, dict[int, Value]] = {bytes: {}, bytearray: {}, memoryview: {}}
 
     def encode(value: Any, depth: int = 0) -> Value:
+        # `is` only: `==` and hashes of classes can be their metaclass's
         kind = type(value)
         if kind is str:
             return value if len(value) <= STR_LIMIT else value[: STR_LIMIT - 1] + "…"
-        if isinstance(kind, struct_type):
+        if type(kind) is struct_type:
             try:
                 known, ref = value._trace_ref
                 if known == serial:
@@ -73,9 +72,9 @@ def make_encoder(
             except AttributeError:
                 pass
             return announce(value)
-        if kind in ATOMS:
+        if kind is int or kind is bool or kind is NoneType or kind is float:
             return value
-        if kind in buffers:
+        if kind is bytearray or kind is bytes or kind is memoryview:
             return _buffer(value, kind)
         if kind is tuple or kind is list or kind is dict:
             return _container(value, kind, depth)
@@ -116,21 +115,17 @@ def _plain(value: Any, kind: type) -> Value:
     if kind is FunctionType:
         traced = value.__dict__.get("__traced__")
         return ("&", value.__name__ if traced is None else traced.name)
-    if kind in _BUILTIN_FUNCTIONS:
+    if kind is BuiltinFunctionType or kind is MethodDescriptorType:
         return ("&", value.__name__)
     # a subclass's data, by the base's own methods
-    if issubclass_exact(kind, int):
-        return int.__pos__(value)
-    if issubclass_exact(kind, str):
-        return str.__getitem__(value, slice(0, STR_LIMIT))
-    if issubclass_exact(kind, float):
-        return float.__pos__(value)
+    for base in _mro(kind):
+        if base is int:
+            return int.__pos__(value)
+        if base is str:
+            return str.__getitem__(value, slice(0, STR_LIMIT))
+        if base is float:
+            return float.__pos__(value)
     return ("?", type_name(kind))
-
-
-def issubclass_exact(kind: type, base: type) -> bool:
-    """Whether `kind` derives from `base`, without asking any metaclass."""
-    return base in type.__dict__["__mro__"].__get__(kind)
 
 
 def show(value: Value) -> str:
