@@ -89,35 +89,31 @@ def _myers(ours: str, theirs: str) -> list[_Span] | None:
     for edits in range(_EXACT):
         history.append(dict(reach))
         for diagonal in range(-edits, edits + 1, 2):
-            down = diagonal == -edits or (
-                diagonal != edits and reach.get(diagonal - 1, -1) < reach.get(diagonal + 1, -1)
-            )
-            i = reach[diagonal + 1] if down else reach[diagonal - 1] + 1
-            i += (
-                _common(ours, i, theirs, i - diagonal)
-                if i <= len(ours) and i - diagonal <= len(theirs)
-                else 0
-            )
+            i, _ = _step(reach, edits, diagonal)
+            i += _common(ours, i, theirs, i - diagonal)
             reach[diagonal] = i
             if i >= len(ours) and i - diagonal >= len(theirs):
                 return _walk_back(history, len(ours), len(theirs))
     return None
 
 
+def _step(reach: dict[int, int], edits: int, diagonal: int) -> tuple[int, int]:
+    """Return where the best path enters a diagonal, and the diagonal that it comes from."""
+    left, right = reach.get(diagonal - 1, -1), reach.get(diagonal + 1, -1)
+    if diagonal == -edits or (diagonal != edits and left < right):
+        return right, diagonal + 1
+    return left + 1, diagonal - 1
+
+
 def _walk_back(history: list[dict[int, int]], i: int, j: int) -> list[_Span]:
     spans: list[_Span] = []
     for edits in range(len(history) - 1, -1, -1):
-        reach, diagonal = history[edits], i - j
-        down = diagonal == -edits or (
-            diagonal != edits and reach.get(diagonal - 1, -1) < reach.get(diagonal + 1, -1)
-        )
-        came_i = reach[diagonal + 1] if down else reach[diagonal - 1]
-        start = came_i if down else came_i + 1
-        if edits == 0:
-            start = 0
+        diagonal = i - j
+        start, before = _step(history[edits], edits, diagonal)
         if i > start:
             spans.append((start, start - diagonal, i - start))
-        i, j = came_i, came_i - (diagonal + 1 if down else diagonal - 1)
+        i = history[edits][before]
+        j = i - before
     return spans[::-1]
 
 

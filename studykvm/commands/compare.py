@@ -1,6 +1,7 @@
 """studykvm compare: hold a trace of the model against a recording of the real program."""
 
 import argparse
+import sys
 from pathlib import Path
 
 
@@ -32,7 +33,10 @@ def main(argv: list[str]) -> int:
     if args.trace.endswith((".calls", ".calls.gz")):
         calls = CallTable.read(Path(args.trace))
     else:
-        calls = CallTable.from_trace(load(args.trace))
+        trace = load(args.trace)
+        calls = CallTable.from_trace(trace)
+        if trace.damage is not None:
+            print(f"studykvm: warning: {args.trace}: {trace.damage}", file=sys.stderr)
     known = {(function.file, function.name) for function in load_model()}
     comparison = compare(calls, recording, known)
     print("\n".join(report.lines(comparison, args.limit)))

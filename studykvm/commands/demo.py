@@ -25,8 +25,9 @@ _RUNNING = (
 )  # fmt: skip
 _DRAWN = (
     *_OPENING, *_RUNNING, "main", "drive_add", "main_loop_wait", "cpu_x86_exec", "bmdma_cmd_writeb",
-    "bdrv_*read*", "bdrv_*write*", "bdrv_guess_geometry", "raw_*", "qcow_*", "find_protocol", "ide_init_drive",
-    "guess_disk_lchs", "dma_bdrv_*", "posix_aio_*", "qemu_aio_wait", "aio_thread", "handle_aiocb_*",
+    "bdrv_*read*", "bdrv_pwrite", "bdrv_write*", "bdrv_guess_geometry", "raw_*", "qcow_*", "find_protocol",
+    "ide_init_drive", "guess_disk_lchs", "dma_bdrv_*", "posix_aio_*", "qemu_aio_wait", "aio_thread",
+    "handle_aiocb_*",
 )  # fmt: skip
 
 

@@ -14,9 +14,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="OUT.svg, .png, .pdf or .dot")
     parser.add_argument("--from", dest="start", metavar="FUNC", help="only FUNC and what it calls")
     parser.add_argument("--depth", type=int, metavar="N", help="N levels")
-    parser.add_argument(
-        "--only", action="append", default=[], metavar="GLOB", help="functions or files"
-    )
+    parser.add_argument("--only", action="append", default=[], metavar="GLOB", help="functions or files")
     parser.add_argument("--thread", type=int, metavar="N", help="one thread; 0 is the main one")
     parser.add_argument(
         "--boxes",

@@ -10,9 +10,7 @@ def main(argv: list[str]) -> int:
         prog="studykvm functions",
         description="List every function of QEMU that the model has: C file, function, Python module, line.",
     )
-    parser.add_argument(
-        "--tsv", action="store_true", help="one line each, separated by tabs"
-    )
+    parser.add_argument("--tsv", action="store_true", help="one line each, separated by tabs")
     args = parser.parse_args(argv)
     from studykvm.model import load_model
 

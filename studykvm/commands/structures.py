@@ -12,9 +12,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("trace", metavar="TRACE")
     place = parser.add_mutually_exclusive_group(required=True)
     place.add_argument("--step", type=int, metavar="N", help="after step N")
-    place.add_argument(
-        "--at", metavar="FUNC[:enter|:exit][#k]", help="at the k-th call of FUNC (first)"
-    )
+    place.add_argument("--at", metavar="FUNC[:enter|:exit][#k]", help="at the k-th call of FUNC (first)")
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="OUT.svg, .png, .pdf or .dot")
     parser.add_argument(
         "--only", action="append", default=[], metavar="GLOB",
