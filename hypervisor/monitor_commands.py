@@ -286,6 +286,202 @@ info_cmds: list[Command] = [
 ]
 
 _LACKING = """
+    screendump logfile log savevm loadvm delvm singlestep gdbserver x xp p print i o sendkey sum
+    usb_add usb_del device_add device_del cpu mouse_move mouse_button mouse_set wavcapture stopcapture
+    memsave pmemsave boot_set nmi migrate migrate_cancel migrate_set_speed migrate_set_downtime
+    drive_add pci_add pci_del host_net_add host_net_remove hostfwd_add hostfwd_remove balloon set_link
+    watchdog_action acl_show acl_policy acl_add acl_remove acl_reset mce getfd closefd block_passwd cpu_set
+"""
+_LACKING_INFO.split():
+        monitor_printf(mon, "info %s: the model has no such command\n", item)
+    else:
+        help_cmd(mon, "info")
+
+
+@traced
+def do_info_version(mon: Monitor, qdict: Arguments) -> None:
+    """Obey `info version`."""
+    monitor_printf(mon, "%s%s\n", QEMU_VERSION, QEMU_PKGVERSION)
+
+
+@traced
+def do_info_name(mon: Monitor, qdict: Arguments) -> None:
+    """Obey `info name`."""
+    if state.qemu_name:
+        monitor_printf(mon, "%s\n", state.qemu_name)
+
+
+@traced
+def do_info_status(mon: Monitor, qdict: Arguments) -> None:
+    """Obey `info status`."""
+    monitor_printf(mon, "VM status: %s\n", "running" if state.vm_running else "paused")
+
+
+@traced
+def do_info_kvm(mon: Monitor, qdict: Arguments) -> None:
+    """Obey `info kvm`."""
+    monitor_printf(mon, "kvm support: disabled\n")
+
+
+def _info_block(mon: Monitor, qdict: Arguments) -> None:
+    bdrv_info_print(mon, bdrv_info(mon))
+
+
+def _info_blockstats(mon: Monitor, qdict: Arguments) -> None:
+    bdrv_stats_print(mon, bdrv_info_stats(mon))
+
+
+@traced
+def do_info_history(mon: Monitor, qdict: Arguments) -> None:
+    """Obey `info history`."""
+    for number, line in enumerate(mon.editor.history):
+        monitor_printf(mon, "%d: '%s'\n", number, line)
+
+
+@traced
+def do_quit(mon: Monitor, qdict: Arguments) -> None:
+    """End the program at once."""
+    state.exit_reason = "quit"
+    raise SystemExit(0)
+
+
+@traced
+def do_commit(mon: Monitor, qdict: Arguments) -> None:
+    """Write what overlays hold into their backing files."""
+    device = qdict["device"]
+    for dinfo in drives:
+        assert dinfo.bdrv is not None
+        if device == "all" or bdrv_get_device_name(dinfo.bdrv) == device:
+            bdrv_commit(dinfo.bdrv)
+
+
+def _find(name: str) -> BlockDriverState | None:
+    bs = bdrv_find(name)
+    if bs is None:
+        qemu_error("The %s device has not been found\n", name)
+    return bs
+
+
+@traced
+def eject_device(mon: Monitor, bs: BlockDriverState, force: int) -> int:
+    """Take the medium out of a drive; -1 after a message."""
+    if bdrv_is_inserted(bs):
+        if not force:
+            if not bdrv_is_removable(bs):
+                qemu_error("Device %s is not removable\n", bdrv_get_device_name(bs))
+                return -1
+            if bdrv_is_locked(bs):
+                qemu_error("Device %s is locked\n", bdrv_get_device_name(bs))
+                return -1
+        bdrv_close(bs)
+    return 0
+
+
+@traced
+def do_eject(mon: Monitor, qdict: Arguments) -> None:
+    """Obey `eject`."""
+    bs = _find(qdict["device"])
+    if bs is not None:
+        eject_device(mon, bs, qdict["force"])
+
+
+@traced
+def monitor_read_bdrv_key_start(
+    mon: Monitor, bs: BlockDriverState, completion_cb: None, opaque: None
+) -> None:
+    """Ask for the key of an encrypted medium; the model opens none."""
+    bdrv_key_required(bs)
+
+
+@traced
+def do_change_block(mon: Monitor, device: str, filename: str, fmt: str | None) -> None:
+    """Put another medium into a drive; a file that does not open leaves it empty."""
+    bs = _find(device)
+    if bs is None:
+        return
+    drv = None
+    if fmt is not None:
+        drv = bdrv_find_whitelisted_format(fmt)
+        if drv is None:
+            qemu_error("Invalid block format %s\n", fmt)
+            return
+    if eject_device(mon, bs, 0) < 0:
+        return
+    bdrv_open2(bs, filename, 0, drv)
+    monitor_read_bdrv_key_start(mon, bs, None, None)
+
+
+@traced
+def do_change(mon: Monitor, qdict: Arguments) -> None:
+    """Obey `change`."""
+    if qdict["device"] == "vnc":
+        monitor_printf(mon, "change vnc: the model has no VNC server\n")
+    else:
+        do_change_block(mon, qdict["device"], qdict["target"], qdict.get("arg"))
+
+
+@traced
+def do_stop(mon: Monitor, qdict: Arguments) -> None:
+    """Stop the machine."""
+    vm_stop(0)
+
+
+@traced
+def do_cont(mon: Monitor, qdict: Arguments) -> None:
+    """Let the machine go on."""
+    vm_start()
+
+
+@traced
+def do_system_reset(mon: Monitor, qdict: Arguments) -> None:
+    """Reset the machine."""
+    qemu_system_reset_request()
+
+
+@traced
+def do_system_powerdown(mon: Monitor, qdict: Arguments) -> None:
+    """Press the machine's power button."""
+    qemu_system_powerdown_request()
+
+
+mon_cmds: list[Command] = [
+    Command("help|?", "name:s?", do_help_cmd, "[cmd]", "show the help"),
+    Command(
+        "commit",
+        "device:B",
+        do_commit,
+        "device|all",
+        "commit changes to the disk images (if -snapshot is used) or backing files",
+    ),
+    Command("info", "item:s?", do_info, "[subcommand]", "show various information about the system state"),
+    Command("q|quit", "", do_quit, "", "quit the emulator"),
+    Command(
+        "eject", "force:-f,device:B", do_eject, "[-f] device", "eject a removable medium (use -f to force it)"
+    ),
+    Command(
+        "change",
+        "device:B,target:F,arg:s?",
+        do_change,
+        "device filename [format]",
+        "change a removable medium, optional format",
+    ),
+    Command("stop", "", do_stop, "", "stop emulation"),
+    Command("c|cont", "", do_cont, "", "resume emulation"),
+    Command("system_reset", "", do_system_reset, "", "reset the system"),
+    Command("system_powerdown", "", do_system_powerdown, "", "send system power down event"),
+]
+
+info_cmds: list[Command] = [
+    Command("version", "", do_info_version, "", "show the version of QEMU"),
+    Command("block", "", _info_block, "", "show the block devices"),
+    Command("blockstats", "", _info_blockstats, "", "show block device statistics"),
+    Command("history", "", do_info_history, "", "show the command line history"),
+    Command("kvm", "", do_info_kvm, "", "show KVM information"),
+    Command("status", "", do_info_status, "", "show the current VM status (running|paused)"),
+    Command("name", "", do_info_name, "", "show the current VM name"),
+]
+
+_LACKING = """
     screendump logfile log savevm loadvm delvm singlestep gdbserver x xp p print i o sendkey sum usb_add
     usb_del device_add device_del cpu mouse_move mouse_button mouse_set wavcapture stopcapture memsave pmemsave
     boot_set nmi migrate migrate_cancel migrate_set_speed migrate_set_downtime drive_add pci_add pci_del host_net_add

@@ -17,6 +17,7 @@ import sys
 from enum import IntEnum
 from typing import Any
 
+from hypervisor import quirks
 from hypervisor.block import (
     bdrv_delete,
     bdrv_find_whitelisted_format,
@@ -155,6 +156,8 @@ def drive_add(file: str | None, fmt: str, *args: Any) -> QemuOpts | None:
     optstr = fmt % args
     opts = qemu_opts_parse(qemu_drive_opts, optstr, None)
     if opts is None:
+        # quirk: the program goes on without the drive.
+        quirks.note("drive-left-out", f"a drive whose options are wrong is just left out: {optstr} (vl.c)")
         print(f"drive_add: huh? duplicate? ({optstr})", file=sys.stderr)
         return None
     if file is not None:

@@ -40,11 +40,12 @@ hdb|file|use 'file' as IDE hard disk 1 image
 hdc|file|use 'file' as IDE hard disk 2 image; the CD-ROM is IDE 2 too
 hdd|file|use 'file' as IDE hard disk 3 image
 cdrom|file|use 'file' as IDE cdrom image (cdrom is ide1 master)
-drive|[file=file][,if=type][,bus=n][,unit=m][,media=d][,index=i][,cyls=c,heads=h,secs=s[,trans=t]][,snapshot=on|off]\
-[,cache=writethrough|writeback|none][,format=f][,serial=s][,addr=A][,id=name][,aio=threads|native][,readonly=on|off]\
-[,werror=ignore|stop|report|enospc][,rerror=ignore|stop|report]|use 'file' as a drive image
-set|group.id.arg=value|set <arg> parameter for item <id> of type <group>, i.e. -set
-drive.$id.file=/path/to/image global|driver.property=value|set a global default for a driver property
+drive|[file=file][,if=type][,bus=n][,unit=m][,media=d][,index=i][,cyls=c,heads=h,secs=s[,trans=t]]\
+[,snapshot=on|off][,cache=writethrough|writeback|none][,format=f][,serial=s][,addr=A][,id=name]\
+[,aio=threads|native][,readonly=on|off][,werror=ignore|stop|report|enospc][,rerror=ignore|stop|report]\
+|use 'file' as a drive image
+set|group.id.arg=value|set parameter 'arg' of item 'id' of a group, such as drive.d0.file
+global|driver.property=value|set a global default for a driver property
 mtdblock|file|use 'file' as on-board Flash memory image
 sd|file|use 'file' as SecureDigital card image
 pflash|file|use 'file' as a parallel flash image
@@ -80,8 +81,8 @@ smp|n|set the number of CPUs: the model has one
 """
 _LACKING_WITH = """
 cpu numa k soundhw usbdevice device uuid vga vnc balloon acpitable smbios tftp bootp redir smb netdev bt
-kernel append initrd qmp pidfile gdb d bios loadvm option-rom clock startdate rtc icount watchdog watchdog-action
-virtioconsole tb-size incoming chroot runas pcidevice nvram kvm-shadow-memory mem-path
+kernel append initrd qmp pidfile gdb d bios loadvm option-rom clock startdate rtc icount watchdog
+watchdog-action virtioconsole tb-size incoming chroot runas pcidevice nvram kvm-shadow-memory mem-path
 """
 _LACKING_WITHOUT = """
 audio-help usb curses no-frame alt-grab ctrl-grab no-quit sdl portrait full-screen rtc-td-hack singlestep s
@@ -122,12 +123,13 @@ def version() -> None:
 
 
 _TAIL = """
-The model has no window. Without -nographic the text screen is printed when the guest stops; with it, what the
-BIOS prints also goes to the serial line, and the monitor shares the terminal with it (ctrl-a c changes,
-ctrl-a x ends).
+The model has no window. Without -nographic the text screen is printed when the guest stops; with it, what
+the BIOS prints also goes to the serial line, which shares the terminal with the monitor: ctrl-a c changes
+between them, ctrl-a x ends.
 
 STUDYKVM: --trace FILE records the run; --trace-io records port accesses, too.
-The guest switches the machine off by writing "Shutdown" to port 0x8900, or by int 15h, AX=5307h, BX=1, CX=3."""
+The guest switches the machine off by "Shutdown" written to port 0x8900, or by int 15h, AX=5307h, BX=1,
+CX=3."""
 
 
 @traced

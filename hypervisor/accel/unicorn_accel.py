@@ -131,8 +131,8 @@ class UnicornAccel:
                 self._triple_fault()
                 return
             raise HypervisorError(
-                f"the guest took interrupt {vector:#x} in protected mode at {self._place()}: the model delivers"
-                " interrupts in real mode only"
+                f"the guest took interrupt {vector:#x} in protected mode at {self._place()}: the model"
+                " delivers interrupts in real mode only"
             )
         ids = (
             x86.UC_X86_REG_IP,
