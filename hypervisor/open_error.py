@@ -5,13 +5,18 @@ files is meant and what is wrong with it, and its tests compare that.
 
 - `why_not_open(filename, code, fmt) -> str`
 - `warn_if_guessed(bs, fmt)`: 7.2's warning about images without a known format.
+- `complaints()`: hold back what drivers say on stderr.
 - `open_quietly(filename, drv, read_only)`: open one file of a chain alone.
 - `cache_flags(mode) -> int or None`
 """
 
+import contextlib
 import errno
+import io
 import os
+import re
 import sys
+from collections.abc import Iterator
 
 from hypervisor.block import (
     bdrv_delete,
@@ -24,6 +29,7 @@ from hypervisor.block import (
 from hypervisor.block_int import BDRV_O_CACHE_WB, BDRV_O_NOCACHE, BDRV_O_RDWR, BlockDriver, BlockDriverState
 from hypervisor.wording import cause, modern
 
+_MAX_L1_SIZE = (32 << 20) // 8
 _CACHE = {
     "none": BDRV_O_NOCACHE,
     "off": BDRV_O_NOCACHE,
@@ -50,6 +56,36 @@ def warn_if_guessed(bs: BlockDriverState, fmt: str | None) -> None:
 def cache_flags(mode: str) -> int | None:
     """Give the BDRV_O_* bits of a cache mode; None for an unknown one."""
     return _CACHE.get(mode)
+
+
+@contextlib.contextmanager
+def complaints() -> Iterator[list[str]]:
+    """Hold back what the drivers say on stderr, for 7.2 has one line for it all; give the lines.
+
+    0.12.4's wording leaves them where they are.
+    """
+    lines: list[str] = []
+    if not modern():
+        yield lines
+        return
+    held = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(held):
+            yield lines
+    except SystemExit:
+        sys.stderr.write(held.getvalue())
+        raise
+    lines += held.getvalue().splitlines()
+
+
+def _reason(filename: str, code: int, said: list[str]) -> str:
+    """Turn a driver's complaint into the end of 7.2's message."""
+    if not said:
+        return f"Could not open '{filename}': {cause(code)}"
+    needed = re.search(r"size \d+ needs (\d+)", said[0])
+    if needed:
+        return "Image is too big" if int(needed[1]) > _MAX_L1_SIZE else "L1 table is too small"
+    return said[0].partition(f"{filename}: ")[2] or said[0]
 
 
 def open_quietly(filename: str, drv: BlockDriver, read_only: bool) -> tuple[int, BlockDriverState]:
@@ -89,13 +125,16 @@ def why_not_open(filename: str, code: int, fmt: str | None) -> str:
         return f"Could not open '{filename}': Is a directory" if fmt else "Is a directory"
     drv = bdrv_find_format(fmt) if fmt else find_image_format(filename)
     if drv is not None:
-        ret, bs = open_quietly(filename, drv, True)
+        with complaints() as said:
+            ret, bs = open_quietly(filename, drv, True)
         if ret == 0:
             backing, backing_fmt = path_combine(1024, filename, bs.backing_file), bs.backing_format
             bdrv_delete(bs)
             if backing_fmt and bdrv_find_format(backing_fmt) is None:
                 return f"Could not open backing file: Unknown driver '{backing_fmt}'"
             return f"Could not open backing file: {why_not_open(backing, code, backing_fmt or None)}"
+        if said or drv.format_name != fmt:
+            return _reason(filename, code, said)
     if fmt not in (None, "raw") and code in (-errno.EINVAL, -errno.EPERM):
         return f"Image is not in {fmt} format"
-    return f"Could not open '{filename}': {cause(code)}"
+    return _reason(filename, code, [])

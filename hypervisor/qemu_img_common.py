@@ -21,7 +21,7 @@ from hypervisor.block import (
 )
 from hypervisor.block_int import BDRV_O_CACHE_WB, BlockDriver, BlockDriverState
 from hypervisor.getopt import Getopt
-from hypervisor.open_error import cache_flags, open_quietly, warn_if_guessed, why_not_open
+from hypervisor.open_error import cache_flags, complaints, open_quietly, warn_if_guessed, why_not_open
 from hypervisor.wording import modern, not_modelled
 from tracer import traced
 
@@ -180,7 +180,8 @@ def open_image(
     drv = find_format(fmt, filename)
     if read_only:
         bs.read_only = 1
-    ret = bdrv_open2(bs, filename, flags, drv)
+    with complaints():
+        ret = bdrv_open2(bs, filename, flags, drv)
     if ret < 0:
         why = f": {why_not_open(filename, ret, fmt)}" if modern() else ""
         error(f"Could not open '{filename}'{why}")
@@ -191,7 +192,8 @@ def open_image(
 def open_alone(filename: str, fmt: str | None, read_only: bool = False) -> BlockDriverState:
     """Open an image without its backing file, which need not be there, or exit."""
     drv = find_format(fmt, filename) or find_image_format(filename)
-    ret, bs = (-errno.ENOENT, None) if drv is None else open_quietly(filename, drv, read_only)
+    with complaints():
+        ret, bs = (-errno.ENOENT, None) if drv is None else open_quietly(filename, drv, read_only)
     if bs is None or ret < 0:
         error(f"Could not open '{filename}': {why_not_open(filename, ret, fmt)}")
     return bs

@@ -103,7 +103,19 @@ def _hole(sources: _Sources, sector_num: int) -> int:
     return extent.length // 512 if extent.zero else 0
 
 
-def _copy_compressed(sources: _Sources, out_bs: BlockDriverState) -> None:
+def _allocated(sources: _Sources, sector_num: int, n: int) -> bool:
+    """Tell whether any of `n` sectors is in the source itself."""
+    while n > 0:
+        bs, at, left = sources.locate(sector_num)
+        allocated, run = bdrv_is_allocated(bs, at, min(n, left))
+        if allocated or run <= 0:
+            return True
+        sector_num, n = sector_num + run, n - run
+    return False
+
+
+def _copy_compressed(sources: _Sources, out_bs: BlockDriverState, over: bool, sparse: bool) -> None:
+    """Copy cluster by cluster; zeros are written if they are `over` something, or not `sparse`."""
     bdi = BlockDriverInfo()
     if bdrv_get_info(out_bs, bdi) < 0:
         error("could not get block driver info")
@@ -113,19 +125,27 @@ def _copy_compressed(sources: _Sources, out_bs: BlockDriverState) -> None:
     cluster_sectors = cluster_size >> 9
     sector_num = 0
     while sector_num < sources.total_sectors:
-        hole = _hole(sources, sector_num) // cluster_sectors * cluster_sectors
-        if hole:
-            sector_num += hole
+        n = min(cluster_sectors, sources.total_sectors - sector_num)
+        skip = 0
+        if over and not _allocated(sources, sector_num, n):
+            skip = n
+        elif sparse and not over:
+            skip = _hole(sources, sector_num) // cluster_sectors * cluster_sectors
+        if skip:
+            sector_num += skip
             continue
-        buf = memoryview(bytearray(cluster_size))
-        done, n = 0, min(cluster_sectors, sources.total_sectors - sector_num)
+        buf, done = memoryview(bytearray(cluster_size)), 0
         while done < n:
             bs, at, left = sources.locate(sector_num + done)
             nlow = min(n - done, left)
             _read(bs, at, buf[done * 512 : (done + nlow) * 512], nlow, sector_num)
             done += nlow
-        if is_not_zero(buf, cluster_size):
-            ret = bdrv_write_compressed(out_bs, sector_num, buf, cluster_sectors)
+        if is_not_zero(buf, cluster_size) or over or not sparse:
+            if n < cluster_sectors:
+                # unlike C: a compressed cluster cannot reach beyond the end of the disk
+                ret = bdrv_write(out_bs, sector_num, buf[: n * 512], n)
+            else:
+                ret = bdrv_write_compressed(out_bs, sector_num, buf, cluster_sectors)
             if ret != 0:
                 if modern():
                     error(f"error while writing at byte {sector_num * 512}: {cause(ret)}")
@@ -268,11 +288,11 @@ def img_convert(argc: int, argv: list[str]) -> int:
     if "n" in found and bdrv_get_geometry(out_bs) < sum(sizes):
         error("output file is smaller than input file")
     sources = _Sources(images, sizes)
+    fresh = "n" not in found or "target-is-zero" in found
+    sparse = fresh and found.get("S") != "0"
     if "c" in found:
-        _copy_compressed(sources, out_bs)
+        _copy_compressed(sources, out_bs, over, sparse)
     else:
-        fresh = "n" not in found or "target-is-zero" in found
-        sparse = fresh and found.get("S") != "0"
         _copy(sources, out_bs, over, sparse and not drv.no_zero_init)
     bdrv_delete(out_bs)
     for bs in images:

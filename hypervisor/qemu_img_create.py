@@ -22,10 +22,10 @@ from hypervisor.block import (
     path_combine,
 )
 from hypervisor.block_int import BDRV_O_CACHE_WB, BlockDriver
-from hypervisor.open_error import why_not_open
+from hypervisor.open_error import complaints, why_not_open
 from hypervisor.qemu_img_common import error, usage_error
 from hypervisor.qemu_option_parameter import (
-    OPT_FLAG,
+    OPT_SIZE,
     OPT_STRING,
     OptionList,
     get_opt_name,
@@ -39,6 +39,10 @@ from hypervisor.qemu_option_parameter import (
 from hypervisor.wording import cause, not_modelled
 
 _SIZE = re.compile(r"(\d+)(\.\d+)?([bkKMGTPE]?)B?\Z")
+NO_SIZE = """\
+Parameter 'size' expects a non-negative number below 2^64
+Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-
+and exabytes, respectively."""
 _PLAIN = {
     "compat": ("0.10", "v2"),
     "refcount_bits": ("16",),
@@ -131,7 +135,8 @@ def _backing_size(filename: str, backing: str, fmt: str | None) -> int:
         error(f"{filename}: Unknown driver '{fmt}'\nCould not open backing image.")
     bs = bdrv_new("")
     bs.read_only = 1
-    ret = bdrv_open2(bs, full, BDRV_O_CACHE_WB, drv)
+    with complaints():
+        ret = bdrv_open2(bs, full, BDRV_O_CACHE_WB, drv)
     if ret < 0:
         error(f"{filename}: {why_not_open(full, ret, fmt)}\nCould not open backing image.")
     name = bs.drv.format_name if bs.drv else "raw"
@@ -144,20 +149,32 @@ def _backing_size(filename: str, backing: str, fmt: str | None) -> int:
     return size
 
 
-def _formatting(filename: str, fmt: str, param: OptionList, backing_fmt: str | None) -> None:
-    words = []
+_ORDER = (
+    *("encryption", "cluster_size", "extended_l2", "preallocation", "compression_type", "size"),
+    *("backing_file", "backing_fmt", "compat", "lazy_refcounts", "refcount_bits"),
+)
+_FIXED: dict[str, int | str] = {
+    "cluster_size": 65536,
+    "extended_l2": "off",
+    "compression_type": "zlib",
+    "lazy_refcounts": "off",
+    "refcount_bits": 16,
+}
+"""What 7.2 says of every qcow2 image; but for the cluster size it holds for all of version 2."""
+
+
+def _formatting(filename: str, fmt: str, param: OptionList, given: dict[str, str]) -> None:
+    """Announce the new image with its options in 7.2's order, those included that cannot be otherwise."""
+    values: dict[str, int | str] = {name: value for name, value in given.items() if value}
     for option in param:
-        if option.name == "cluster_size":
-            words.append(f"cluster_size={option.n or 65536}")
-        elif option.type == OPT_STRING:
-            value = backing_fmt if option.name == "backing_fmt" else option.s
-            if value is not None:
-                words.append(f"{option.name}={value}")
-        elif option.type != OPT_FLAG or option.n:
-            words.append(f"{option.name}={option.n if option.type != OPT_FLAG else 'on'}")
-    if backing_fmt and get_option_parameter(param, "backing_fmt") is None:
-        words.append(f"backing_fmt={backing_fmt}")
-    print(f"Formatting '{filename}', fmt={fmt} {' '.join(words)}")
+        if option.type == OPT_SIZE and (option.n or option.name == "size"):
+            values[option.name] = option.n
+        elif option.type == OPT_STRING and option.s:
+            values[option.name] = option.s
+    if fmt == "qcow2":
+        values = _FIXED | values
+    words = [f"{name}={values[name]}" for name in _ORDER if name in values]
+    print(f"Formatting '{filename}', fmt={fmt} {' '.join(words)}", flush=True)
 
 
 def create(found: dict[str, str], operands: list[str]) -> int:
@@ -198,6 +215,11 @@ def create(found: dict[str, str], operands: list[str]) -> int:
             error(f"{filename}: Invalid parameter '{name}'")
     if "size" in given and size != -1:
         error(f"{filename}: The image size must be specified only once")
+    if "size" in given:
+        try:
+            parse_size(given["size"])
+        except (ValueError, OverflowError):
+            error(f"{filename}: {NO_SIZE}")
     param = parse_option_parameters(old_options(drv, text), drv.create_options, None)
     if param is None:
         error(f"Invalid options for file format '{fmt}'.")
@@ -224,12 +246,13 @@ def create(found: dict[str, str], operands: list[str]) -> int:
     if option.n == -1:
         error(f"{filename}: Image creation needs a size parameter")
     if "q" not in found:
-        _formatting(filename, fmt, param, backing_fmt)
+        _formatting(filename, fmt, param, given | {"backing_fmt": backing_fmt or ""})
     cluster = get_option_parameter(param, "cluster_size")
     if cluster is not None and cluster.n and (cluster.n & (cluster.n - 1) or not 512 <= cluster.n <= 2 << 20):
         error(f"{filename}: Cluster size must be a power of two between 512 and 2048k")
     option.n = -(-option.n // 512) * 512
-    ret = bdrv_create(drv, filename, param)
+    with complaints():
+        ret = bdrv_create(drv, filename, param)
     if ret == -errno.EFBIG:
         hint = " (try using a larger cluster size)" if fmt == "qcow2" else ""
         error(f"{filename}: The image size is too large for file format '{fmt}'{hint}")

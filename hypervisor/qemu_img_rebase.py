@@ -37,7 +37,7 @@ from hypervisor.block.qcow2_format import (
 from hypervisor.block_int import BlockDriverState
 from hypervisor.open_error import why_not_open
 from hypervisor.qemu_img_common import cache_mode, error, open_alone, open_image, options, usage_error
-from hypervisor.qemu_img_create import parse_size
+from hypervisor.qemu_img_create import NO_SIZE, parse_size
 from hypervisor.wording import cause
 
 _CHUNK = 2 * 1024 * 1024 // 512
@@ -225,11 +225,7 @@ def img_resize(argc: int, argv: list[str]) -> int:
     try:
         wanted = parse_size(text[1:] if sign else text)
     except (ValueError, OverflowError):
-        error(
-            "Parameter 'size' expects a non-negative number below 2^64\n"
-            "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\n"
-            "and exabytes, respectively."
-        )
+        error(NO_SIZE)
     bs = open_image(operands[0], found.get("f"))
     current = bdrv_getlength(bs)
     if current < 0:

@@ -42,7 +42,7 @@ from hypervisor.cmd import (
     set_progname,
 )
 from hypervisor.getopt import Getopt
-from hypervisor.open_error import cache_flags, warn_if_guessed, why_not_open
+from hypervisor.open_error import cache_flags, complaints, warn_if_guessed, why_not_open
 from hypervisor.qemu_io_aio import aio_flush_cmd, aio_read_cmd, aio_write_cmd
 from hypervisor.qemu_io_common import state
 from hypervisor.qemu_io_query import (
@@ -168,7 +168,8 @@ def openfile(name: str, flags: int, growable: int) -> int:
     state.bs = bs = bdrv_new("hda")
     if growable:
         flags |= BDRV_O_FILE
-    ret = _open(bs, name, flags)
+    with complaints():
+        ret = _open(bs, name, flags)
     if ret < 0:
         fail()
     if ret == -1 or (ret < 0 and modern()):

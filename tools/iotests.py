@@ -42,7 +42,61 @@ _NEEDS = (
     (r"\$QSD\b", "qemu-storage-daemon"),
 )
 
-YOUNGER: dict[str, str] = {}
+_BLKDEBUG = "opens through blkdebug, a driver younger than 0.12.4"
+_JSON = "names its images in JSON"
+_REOPEN = "reopens images with other options"
+_DISCARD = "discards"
+_DD = "copies with qemu-img dd"
+_SECRET = "encrypts by --object secret; encryption is not modelled"
+_VERSION3 = "makes images of version 3"
+_LAYOUT = "looks into the file for the metadata where 7.2 puts it"
+
+YOUNGER = {
+    "020": "commits into a file further down the chain (-b), and injects errors by blkdebug",
+    "026": _BLKDEBUG,
+    "029": "converts from an internal snapshot (-l)",
+    "031": _LAYOUT,
+    "033": _BLKDEBUG,
+    "039": _VERSION3,
+    "046": f"{_BLKDEBUG}; 7.2 itself fails with compat=0.10",
+    "047": _DISCARD,
+    "049": _VERSION3,
+    "061": f"{_VERSION3}; 7.2 itself fails with compat=0.10",
+    "072": "opens an image inside an image by -o file.driver",
+    "074": _BLKDEBUG,
+    "077": _BLKDEBUG,
+    "089": _JSON,
+    "090": _DISCARD,
+    "097": "commits into a file further down the chain (-b), or without emptying the image (-d)",
+    "103": "sets the cache sizes of 7.2",
+    "106": "preallocates with falloc and full",
+    "107": _LAYOUT,
+    "110": _JSON,
+    "114": "overrides the backing file's format by -o backing.driver",
+    "122": _VERSION3,
+    "126": "writes file: before names",
+    "133": _REOPEN,
+    "134": _SECRET,
+    "138": "repairs (check -r)",
+    "150": _JSON,
+    "158": _SECRET,
+    "159": _DD,
+    "160": _DD,
+    "170": _DD,
+    "171": "gives a raw image an offset and a size",
+    "177": _BLKDEBUG,
+    "187": _REOPEN,
+    "197": "copies on read (-C)",
+    "214": "repairs (check -r)",
+    "215": "copies on read by a filter driver",
+    "217": _BLKDEBUG,
+    "226": "names protocol drivers, with -o locking",
+    "250": _DISCARD,
+    "261": "amends images",
+    "268": _BLKDEBUG,
+    "279": "describes an image by --image-opts",
+    "292": "makes a qcow2 image shorter",
+}
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,8 @@ def folder(tmp_path, monkeypatch):
         ),
         (
             ["create", "-F", "raw", "x", "1M"],
-            "Unknown option 'backing_fmt'\nqemu-img: Backing file format not supported for file format 'raw'\n",
+            "Unknown option 'backing_fmt'\n"
+            "qemu-img: Backing file format not supported for file format 'raw'\n",
         ),
         (
             ["create", "-f", "qcow2", "-b", "a.img", "-F", "foo", "x"],

@@ -63,15 +63,15 @@ class Disk:
         self.content += bytes(sectors * 512)
 
     def commit(self) -> None:
-        if self.base:
+        # A snapshot keeps nothing of the base, so a commit would change what it shows.
+        if self.base and not self.snapshots:
             img("commit", "disk.img")
 
-    def check(self, bare: bool = False) -> None:
-        """Read it back with both tools; `bare` for what the real one has changed."""
+    def check(self) -> None:
+        """Read it back with both tools."""
         Path("want.raw").write_bytes(self.content)
-        if not bare:
-            img("convert", "-f", self.format, "-O", "raw", "disk.img", "ours.raw")
-            assert Path("ours.raw").read_bytes() == self.content
+        img("convert", "-f", self.format, "-O", "raw", "disk.img", "ours.raw")
+        assert Path("ours.raw").read_bytes() == self.content
         real("qemu-img", "compare", "-f", self.format, "-F", "raw", "disk.img", "want.raw")
         if self.format == "qcow2":
             real("qemu-img", "check", "-f", "qcow2", "disk.img")
@@ -106,7 +106,10 @@ def test_any_sequence_reads_back_in_both_worlds(kind, base, steps):
 def test_each_commits_what_the_other_wrote(fmt, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     options = ["-o", "compat=0.10"] if fmt == "qcow2" else []
-    for name, commit in (("a", lambda top: img("commit", top)), ("b", lambda top: real("qemu-img", "commit", top))):
+    for name, commit in (
+        ("a", lambda top: img("commit", top)),
+        ("b", lambda top: real("qemu-img", "commit", top)),
+    ):
         base, top = f"{name}.base", f"{name}.top"
         img("create", "-f", "raw", base, "1M")
         if name == "a":
