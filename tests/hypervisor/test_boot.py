@@ -251,7 +251,7 @@ def test_a_guest_the_model_cannot_follow_is_a_named_error(tmp_path, code, what):
 
 
 def test_a_triple_fault_resets_the_machine(tmp_path):
-    """Protected mode with an empty interrupt table, then int 3; the second boot sees the mark and goes off."""
+    """Protected mode without interrupts, then int 3; the second boot sees the mark and goes off."""
     # cmp byte [500h], 1; je off; mov byte [500h], 1
     mark = bytes.fromhex("803e0005017413") + bytes.fromhex("c606000501")
     # lidt [7c60h]; mov eax, cr0; or al, 1; mov cr0, eax; int3
