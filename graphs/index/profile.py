@@ -18,7 +18,10 @@ A profile names
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -67,6 +70,8 @@ class Profile:
         return problems
 
     def _generate(self, rule: dict[str, Any], tree: Path, scratch: Path) -> str:
+        if "each" in rule:
+            return self._generate_many(rule, tree, scratch)
         words = {"tree": str(tree), "scratch": str(scratch), "python": sys.executable}
         command = [word.format(**words) for word in rule["command"]]
         output = rule.get("output")
@@ -76,8 +81,9 @@ class Profile:
             (scratch / folder).mkdir(parents=True, exist_ok=True)
         try:
             with (tree / rule["stdin"]).open("rb") if "stdin" in rule else open("/dev/null", "rb") as source:
+                environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
                 done = subprocess.run(
-                    command, stdin=source, capture_output=True, cwd=scratch, timeout=120, check=False
+                    command, stdin=source, capture_output=True, cwd=scratch, env=environment, timeout=120, check=False
                 )
         except (OSError, subprocess.TimeoutExpired) as error:
             return f"{output or command[0]} was not generated: {error}"
@@ -86,6 +92,31 @@ class Profile:
             return f"{output or command[0]} was not generated: {reason[-1] if reason else 'exit ' + str(done.returncode)}"
         if output and not rule.get("writes"):
             (scratch / output).write_bytes(done.stdout)
+        return ""
+
+    def _generate_many(self, rule: dict[str, Any], tree: Path, scratch: Path) -> str:
+        """Run one script of the tree for each file that a pattern finds, all in one process."""
+        runs = []
+        for path in sorted(tree.glob(rule["each"])):
+            folder = path.parent.relative_to(tree).as_posix()
+            group = "root" if folder == "." else re.sub(r"\W", "_", folder)
+            words = {"path": str(path), "folder": folder, "group": group}
+            target = scratch / rule["output"].format(**words)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            runs.append([word.format(**words) for word in rule["arguments"]] + [str(target)])
+        command = [sys.executable, str(Path(__file__).with_name("run_many.py")), str(tree / rule["script"])]
+        # Without this the script's modules would be compiled into the tree.
+        environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+        try:
+            done = subprocess.run(
+                command, input=json.dumps(runs), capture_output=True, text=True, cwd=scratch, env=environment,
+                timeout=300, check=False,
+            )  # fmt: skip
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return f"{rule['script']} could not be run: {error}"
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            return f"{rule['script']} failed for {done.returncode} of {len(runs)} files: {last}"
         return ""
 
     def arguments(self, tree: Path, scratch: Path) -> list[str]:
@@ -103,6 +134,7 @@ class Profile:
             words += ["-idirafter", str(tree / folder)]
         words += ["-idirafter", str(FOLDER / "stubs")]
         words += [f"-D{name}" for name in read.get("defines", [])]
+        words += _pkg_config(read.get("packages", []))
         return words
 
     def files(self, tree: Path) -> dict[str, tuple[str, ...]]:
@@ -131,6 +163,15 @@ class Profile:
         return [
             path for path in out if path not in unwanted and not any(Path(path).match(u) for u in unwanted)
         ]
+
+
+def _pkg_config(packages: list[str]) -> list[str]:
+    """Include folders of libraries, as far as they are installed."""
+    words: list[str] = []
+    for package in packages if shutil.which("pkg-config") else []:
+        done = subprocess.run(["pkg-config", "--cflags-only-I", package], capture_output=True, text=True, check=False)
+        words += done.stdout.split() if done.returncode == 0 else []
+    return words
 
 
 def load(name: str) -> Profile:
