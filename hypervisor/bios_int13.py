@@ -97,7 +97,7 @@ def _chs(call: Call, heads: int, sectors: int) -> int | None:
     head, sector = call.dh, call.cl & 0x3F
     if not 1 <= sector <= sectors or head >= heads:
         return None
-    return (cylinder * heads + head) * sectors + sector - 1
+    return int((cylinder * heads + head) * sectors + sector - 1)
 
 
 def _packet(call: Call) -> tuple[int, int, int, int]:
