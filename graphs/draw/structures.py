@@ -1,10 +1,11 @@
 """The structures of a trace at one step, as boxes with fields and pointers.
 
 - `find_step(trace, place) -> (step, since)`: `120`, `qcow_open`, `qcow_open:exit`, `bdrv_open2:exit#3`.
-- `to_dot(trace, step, since, globs) -> str`
+- `to_dot(trace, step, since, globs, limit) -> str`
 
-What is drawn starts from the block devices (or from what the globs name) and follows the pointers. Fields
-that are 0, NULL or empty are only counted. What changed after step `since` stands out.
+What is drawn starts from the block devices (or from what the globs name) and follows the pointers, the
+nearest first, until the page is full. Fields that are 0, NULL or empty are only counted. What changed after
+step `since` stands out.
 """
 
 import re
@@ -72,7 +73,7 @@ def find_step(trace: "Trace", place: str) -> tuple[int, int]:
     return call.exit_step, call.step
 
 
-def to_dot(trace: "Trace", step: int, since: int, globs: Sequence[str] = ()) -> str:
+def to_dot(trace: "Trace", step: int, since: int, globs: Sequence[str] = (), limit: int = 14) -> str:
     """Draw the state after `step`.
 
     Parameters
@@ -85,10 +86,13 @@ def to_dot(trace: "Trace", step: int, since: int, globs: Sequence[str] = ()) -> 
         Fields with another value than after this step are marked.
     globs : sequence of str
         Structs (`BDRVQcowState`) or objects (`BlockDriverState#1`) to start from.
+    limit : int
+        How many to draw at most.
     """
     before = trace.state_at(since) if since >= 0 else {}
     state = trace.state_at(step)
-    chosen = _reached(state, globs)
+    reached = _reached(state, globs)
+    chosen = reached[:limit]
     if not chosen:
         there = ", ".join(sorted({found.struct for found in state.values()})) or "no structure at all"
         wanted = " or ".join(globs or _ROOTS)
@@ -101,7 +105,7 @@ def to_dot(trace: "Trace", step: int, since: int, globs: Sequence[str] = ()) -> 
         {
             "rankdir": "LR", "fontname": FONT, "fontsize": 11, "fontcolor": _INK, "labelloc": "b",
             "labeljust": "l", "nodesep": 0.3, "ranksep": 0.9, "pad": 0.3, "bgcolor": "white",
-            "label": _legend(step, around[-1].path if around else ()),
+            "label": _legend(step, around[-1].path if around else (), len(reached) - len(chosen)),
         },
         {"shape": "plain", "fontname": FONT, "fontsize": 10, "fontcolor": _INK},
         {"arrowsize": 0.7, "penwidth": 1.3},
@@ -191,11 +195,13 @@ def _short(value: Any) -> str:
     return text if len(text) <= _TEXT_LIMIT else text[: _TEXT_LIMIT - 1] + "…"
 
 
-def _legend(step: int, path: tuple[str, ...]) -> Markup:
+def _legend(step: int, path: tuple[str, ...], more: int) -> Markup:
     where = " > ".join(path[-5:]) or "before the first call"
     rows = [
         f"<b>structures after step {step}</b>, in {html(where)}",
         'arrow: pointer; <font color="#b45309">yellow</font>: new or changed here; '
         "fields that are 0, NULL or empty are only counted",
     ]
+    if more:
+        rows.append(f"pointers without an arrow lead to {more} more structures")
     return Markup('<br align="left"/>'.join(["", *rows]) + '<br align="left"/>')

@@ -18,12 +18,13 @@ def main(argv: list[str]) -> int:
         "--only", action="append", default=[], metavar="GLOB",
         help="start from these structs or objects; repeat (default: BlockDriverState)",
     )  # fmt: skip
+    parser.add_argument("--boxes", type=int, default=14, metavar="N", help="at most N structures (14)")
     args = parser.parse_args(argv)
     from graphs.draw import engine, structures
     from tracer import load
 
     trace = load(args.trace)
     step, since = structures.find_step(trace, args.at or str(args.step))
-    engine.write(structures.to_dot(trace, step, since, args.only), args.output)
+    engine.write(structures.to_dot(trace, step, since, args.only, args.boxes), args.output)
     print(f"{args.output}: after step {step}")
     return 0

@@ -187,3 +187,11 @@ def test_a_wrong_place_is_explained(trace, place, said):
 def test_no_such_structure_is_explained(trace):
     with pytest.raises(GraphsError, match="no QemuOpts exists at step 0"):
         structures.to_dot(trace, 0, -1, ["QemuOpts"])
+
+
+def test_a_full_page_says_how_many_structures_are_left_out(trace):
+    step = len(trace) - 1
+    dot = structures.to_dot(trace, step, step - 1, limit=2)
+    assert dot.count("[label=<<table") == 2
+    # Three devices (base has a backing file too) and their driver.
+    assert "lead to 2 more structures" in dot
