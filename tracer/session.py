@@ -100,6 +100,10 @@ class Session:
     def _announce(self, obj: Struct) -> Value:
         """Give a structure its id in this session and record its fields."""
         with self._lock:
+            known, ref = getattr(obj, "_trace_ref", (0, None))
+            if known == self.serial:
+                # another thread was faster
+                return ref
             ref = self._name(obj)
             self._pending.append(obj)
             if self._announcing:
