@@ -24,6 +24,7 @@ def known() -> frozenset[tuple[str, str]]:
     return frozenset((function.file, function.name) for function in load_model())
 
 
+@cache
 def held(trace: Path, name: str, **options) -> Comparison:
     calls = CallTable.from_trace(load(trace))
     return compare(calls, recordings.load(name), known(), **options)
