@@ -132,6 +132,9 @@ class Bios:
         return True
 
     def _resume(self) -> bool:
+        if not self._pending:
+            # The guest itself wrote to this port.
+            return False
         call, waiting = self._pending.pop()
         return self._go_on(call, waiting)
 

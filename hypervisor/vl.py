@@ -74,7 +74,7 @@ C_FILE = "vl.c"
 __all__ = ["main", "main_loop_wait", "qemu_get_clock", "qemu_notify_event", "qemu_set_fd_handler2"]
 
 _MAX_RAM = 4095 << 20
-_MIN_RAM = 1 << 20
+_MIN_RAM = 2 << 20
 _NO_KVM = ("no-kvm", "no-kvm-irqchip", "no-kvm-pit", "no-kvm-pit-reinjection")
 _IGNORED = frozenset((*_NO_KVM, "L", "no-acpi", "no-hpet", "win2k-hack"))
 _DEFAULTS = ("serial", "parallel", "monitor", "floppy", "cdrom", "sdcard", "vga")
@@ -404,7 +404,7 @@ def main(argv: list[str]) -> int:
         return 1
     if foreach_device_config(DEV_BT, bt_parse):
         return 1
-    # The BIOS and what it leaves below 640 KiB need the first megabyte.
+    # Real mode reaches 64 KiB beyond the first megabyte.
     state.ram_size = max(state.ram_size or DEFAULT_RAM_SIZE << 20, _MIN_RAM)
     bdrv_init_with_whitelist()
     _open_drives(line, machine)

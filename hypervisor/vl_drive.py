@@ -12,6 +12,7 @@ default CD-ROM, floppy and SD drives take the same way, without a file.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from enum import IntEnum
@@ -408,6 +409,15 @@ def _give_hints(dinfo: DriveInfo, media: str, chs: tuple[int, int, int], transla
                 qemu_opt_set(opts, "addr", dinfo.devaddr)
 
 
+def _last_errno(file: str, code: int) -> int:
+    """What C's errno holds after a failed open: the last system call's, whatever bdrv_open2 returned."""
+    try:
+        os.close(os.open(file, os.O_RDONLY))
+    except OSError as error:
+        return error.errno or code
+    return errno.EISDIR if os.path.isdir(file) else code
+
+
 def _open(dinfo: DriveInfo, file: str, *, cache: int, snapshot: int, aio: int, ro: int, drv: Any) -> None:
     bdrv = dinfo.bdrv
     assert bdrv is not None
@@ -421,7 +431,7 @@ def _open(dinfo: DriveInfo, file: str, *, cache: int, snapshot: int, aio: int, r
         bdrv_set_read_only(bdrv, 1)
     ret = bdrv_open2(bdrv, file, bdrv_flags, drv)
     if ret < 0:
-        raise _RefusedError(f"qemu: could not open disk image {file}: {os.strerror(-ret)}")
+        raise _RefusedError(f"qemu: could not open disk image {file}: {os.strerror(_last_errno(file, -ret))}")
     if bdrv_key_required(bdrv):
         state.autostart = 0
 

@@ -43,6 +43,7 @@ def refused(capsys, *argv):
         (["-boot", "order=p"], "Invalid boot device for PC: 'p'\n"),
         (["-hdachs", "1,17,1"], "qemu: invalid physical CHS format\n"),
         (["-hda", "gone.img"], "qemu: could not open disk image gone.img: No such file or directory\n"),
+        (["-hda", "."], "qemu: could not open disk image .: Is a directory\n"),
         (["-drive", "file=base.img,if=foo"], "qemu: unsupported bus type 'foo'\n"),
         (["-drive", "file=base.img,media=tape"], "qemu: 'tape' invalid media\n"),
         (["-drive", "file=base.img,cache=no"], "qemu: invalid cache option\n"),
