@@ -1,7 +1,7 @@
 """The `studykvm` command: a table of commands, each imported only when it is called.
 
 - `main(argv=None) -> int`: dispatches, records a trace when asked, turns errors into one line.
-- `COMMANDS`: name -> Command(module, help, group, traceable).
+- `COMMANDS`: name -> Command(module or "module:function", help, group, traceable).
 
 `--trace FILE` among a traceable command's arguments, or the environment variable
 STUDYKVM_TRACE, records the run; `%p` in the name becomes the process id.
@@ -11,7 +11,9 @@ STUDYKVM_DEBUG=1 lets an unexpected error show its traceback.
 import importlib
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 from studykvm import __version__
 
@@ -28,6 +30,7 @@ class Command:
 
 _TAGLINE = "Run a traced boot, see every call and structure change, hold it against the real QEMU."
 _RUN, _READ = "run the machine and its tools", "read what was recorded"
+_ASK = "ask the source of the real QEMU"
 
 COMMANDS: dict[str, Command] = {
     "boot": Command("boot", "boot a guest from an image, in QEMU's spelling (-hda FILE ...)", _RUN, True),
@@ -39,6 +42,21 @@ COMMANDS: dict[str, Command] = {
     "draw": Command("draw", "draw the call graph of a trace", _READ),
     "structures": Command("structures", "draw the structures of a trace at one step", _READ),
     "functions": Command("functions", "list every modelled function and where it is", _READ),
+    "callers": Command("ask:callers", "who calls a function, and how it is known", _ASK),
+    "callees": Command("ask:callees", "what a function calls, through pointers too", _ASK),
+    "path": Command("ask:path", "how one function reaches another", _ASK),
+    "why": Command("ask:why", "the evidence for a call, link by link", _ASK),
+    "graph": Command("ask:graph", "draw a call graph, or hold it against a recording", _ASK),
+    "xref": Command("lookup:xref", "every place where a symbol stands", _ASK),
+    "struct": Command("lookup:struct", "a structure's fields, and who implements its pointers", _ASK),
+    "sets": Command("lookup:sets", "who puts which function into STRUCT.FIELD", _ASK),
+    "calls": Command("lookup:calls", "who calls through STRUCT.FIELD", _ASK),
+    "option": Command("lookup:option", "what handles an option such as -hda", _ASK),
+    "cycles": Command("overview:cycles", "functions that reach themselves", _ASK),
+    "dead": Command("overview:dead", "functions that main does not reach", _ASK),
+    "edges": Command("overview:edges", "all calls, as a table", _ASK),
+    "diff": Command("overview:diff", "what changed between two indexes", _ASK),
+    "index": Command("index", "read C sources into an index", _ASK),
 }
 
 
@@ -75,20 +93,27 @@ def _split_trace_option(argv: list[str]) -> tuple[str | None, list[str]]:
     return path and path.replace("%p", str(os.getpid())), rest
 
 
+def load(command: Command) -> Callable[[list[str]], int]:
+    """Import a command's module and return its entry."""
+    module, _, function = command.module.partition(":")
+    entry = getattr(importlib.import_module(f"studykvm.commands.{module}"), function or "main")
+    return cast(Callable[[list[str]], int], entry)
+
+
 def _run(name: str, argv: list[str]) -> int:
     command = COMMANDS[name]
     path = None
     if command.traceable:
         path, argv = _split_trace_option(argv)
-    module = importlib.import_module(f"studykvm.commands.{command.module}")
+    entry = load(command)
     if path is None:
-        return int(module.main(argv))
+        return entry(argv)
     import shlex
 
     from tracer import record
 
     with record(path, note=shlex.join(["studykvm", name, *argv])):
-        return int(module.main(argv))
+        return entry(argv)
 
 
 def _unknown(name: str) -> int:
