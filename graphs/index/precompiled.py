@@ -29,15 +29,16 @@ if TYPE_CHECKING:
 PSEUDO = "<common headers>"
 SOURCE = "studykvm-common.h"
 
-_WORD = re.compile(r"[A-Za-z_]\w*")
+_WORD = re.compile(rb"[A-Za-z_]\w*")
+_BLANKS = bytes(c if chr(c).isalnum() and c < 128 or c == 95 else 32 for c in range(256))
 _DIRECTIVE = re.compile(
-    r"^[ \t]*#[ \t]*(include|define|undef|ifdef|ifndef|if|elif|else|endif)\b(.*)", re.MULTILINE
+    rb"^[ \t]*#[ \t]*(include|define|undef|ifdef|ifndef|if|elif|else|endif)\b(.*)", re.MULTILINE
 )
 # A definition that yields to an earlier one: no other text of the header depends on which one it was.
 _YIELDING = re.compile(
-    r"#[ \t]*ifndef[ \t]+(\w+)[ \t]*\n[ \t]*#[ \t]*define[ \t]+\1\b[^\n]*\n[ \t]*#[ \t]*endif"
+    rb"#[ \t]*ifndef[ \t]+(\w+)[ \t]*\n[ \t]*#[ \t]*define[ \t]+\1\b[^\n]*\n[ \t]*#[ \t]*endif"
 )
-_COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
+_COMMENT = re.compile(rb"/\*.*?\*/", re.DOTALL)
 
 
 class Header:
@@ -53,6 +54,8 @@ class Header:
         self._inside = {self._tree_path(path) for path in self.depends}
         self._texts: dict[Path, _Text] = {}
         self._reach: dict[Path, frozenset[Path]] = {}
+        named = frozenset().union(*(self._reached(path) for path in self._inside))
+        self._unnamed = frozenset(path for path in self._inside if path not in named and "config" in path.name)
 
     @classmethod
     def build(cls, parser: Parser, headers: list[str], scratch: Path) -> Header | None:
@@ -82,18 +85,20 @@ class Header:
         full = self._tree / path
         reached = self._reached(full)
         common = reached & self._inside
+        # Headers that are included under a macro's name come with those that include them.
+        common |= self._unnamed if common else frozenset()
         if not common or self._forestalled(full, set(), set()):
             return False
         foreign = frozenset().union(*(self._read(p).defines for p in self._inside - common))
         return not any(foreign & self._read(p).words for p in (full, *(reached - self._inside)))
 
-    def _forestalled(self, full: Path, defined: set[str], met: set[Path]) -> bool:
+    def _forestalled(self, full: Path, defined: set[bytes], met: set[Path]) -> bool:
         """Whether a macro is defined before a common header that has its name as a word."""
         for directive, name in self._read(full).order:
-            if directive != "include":
+            if directive != b"include":
                 defined.add(name)
                 continue
-            target = self._find(name, full.parent)
+            target = self._find(name.decode(errors="replace"), full.parent)
             if target is None or target in met:
                 continue
             met.add(target)
@@ -138,9 +143,9 @@ class Header:
         found = self._texts.get(full)
         if found is None:
             try:
-                content = _COMMENT.sub(" ", full.read_text(errors="replace"))
+                content = _COMMENT.sub(b" ", full.read_bytes())
             except OSError:
-                content = ""
+                content = b""
             found = self._texts[full] = _Text(content)
         return found
 
@@ -150,37 +155,36 @@ class _Text:
 
     Attributes
     ----------
-    words, defines : frozenset of str
+    words, defines : frozenset of bytes
         Identifiers; macros defined.
-    order : list of (str, str)
+    order : list of (bytes, bytes)
         "include" with a name, "define" with a macro, in the order of the text; not those meant for Windows, nor
         a definition under its own `#ifndef`, which yields to an earlier one.
     """
 
-    def __init__(self, content: str) -> None:
-        self.words = frozenset(_WORD.findall(_YIELDING.sub(" ", content)))
-        self.order: list[tuple[str, str]] = []
-        conditions: list[str] = []
+    def __init__(self, content: bytes) -> None:
+        self.words = frozenset(_YIELDING.sub(b" ", content).translate(_BLANKS).split())
+        self.order: list[tuple[bytes, bytes]] = []
+        conditions: list[bytes] = []
         for directive, rest in _DIRECTIVE.findall(content):
             word = _WORD.search(rest)
-            name = word[0] if word else ""
-            if directive in ("if", "ifdef", "ifndef"):
-                conditions.append(f"{directive} {name}" if directive != "if" else rest.strip())
-            elif directive in ("else", "elif"):
+            name = word[0] if word else b""
+            if directive in (b"if", b"ifdef", b"ifndef"):
+                conditions.append(rest.strip() if directive == b"if" else directive + b" " + name)
+            elif directive in (b"else", b"elif"):
                 if conditions:
-                    conditions[-1] = ""
-            elif directive == "endif":
+                    conditions[-1] = b""
+            elif directive == b"endif":
                 if conditions:
                     conditions.pop()
-            elif "ifdef _WIN32" in conditions:
+            elif b"ifdef _WIN32" in conditions:
                 continue
-            elif directive == "include":
-                quoted = rest.strip()[1:].split('"')[0].split(">")[0]
-                self.order.append(("include", quoted))
-            elif f"ifndef {name}" not in conditions:
-                self.order.append(("define", name))
-        self.defines = frozenset(name for directive, name in self.order if directive == "define")
-        self.includes = tuple(name for directive, name in self.order if directive == "include")
+            elif directive == b"include":
+                self.order.append((directive, rest.strip()[1:].split(b'"')[0].split(b">")[0]))
+            elif b"ifndef " + name not in conditions:
+                self.order.append((b"define", name))
+        self.defines = frozenset(name for directive, name in self.order if directive == b"define")
+        self.includes = tuple(name.decode() for directive, name in self.order if directive == b"include")
 
 
 @cache
