@@ -46,6 +46,7 @@ def recording_code(fid: int, code: CodeType, original: FunctionType, session: Se
         code.co_flags & _KIND_FLAGS,
         code.co_freevars,
     )
+    kind = code.co_flags & _SUSPENDING
     helpers: dict[str, Any] = {
         "append": session.append,
         "thread": session.thread,
@@ -56,7 +57,7 @@ def recording_code(fid: int, code: CodeType, original: FunctionType, session: Se
         "int": int,
         "bool": bool,
         "about": about,
-        "drive": drivers(session, fid).get(code.co_flags & _SUSPENDING),
+        "drive": drivers(session, fid)[kind] if kind else None,
         "call": original,
         "fid": fid,
         "rid": ~fid,

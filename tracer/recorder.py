@@ -54,7 +54,8 @@ class record:
     """
 
     def __init__(self, path: str | os.PathLike[str] | None = None, *, note: str = "") -> None:
-        self.path = None if path is None else os.fspath(path)
+        # absolute: the program may change its directory
+        self.path = None if path is None else os.path.abspath(path)
         self.damage: str | None = None
         self._note = note
         self._session: Session | None = None
@@ -74,12 +75,12 @@ class record:
         # every traced call takes a second frame
         self._raised_limit = 2 * self._recursion_limit + 100
         sys.setrecursionlimit(self._raised_limit)
+        global _running
+        _running = self
         set_current(session)
         install(session)
         session.install_struct_hooks()
         atexit.register(self.stop)
-        global _running
-        _running = self
         return self
 
     def stop(self) -> None:

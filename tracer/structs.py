@@ -40,7 +40,7 @@ class Struct(metaclass=StructType):
     """
 
     __slots__ = ("__dict__", "__weakref__", "_trace_ref", "_trace_symbol")
-    __struct_fields__: ClassVar[tuple[str, ...]] = ()
+    __struct_fields__: ClassVar[dict[str, None]] = {}
     _trace_ref: tuple[int, tuple[str, str]]
     _trace_symbol: str
 
@@ -50,7 +50,7 @@ class Struct(metaclass=StructType):
             raise TracerError(f"{cls.__name__}: a Struct cannot have the metaclass {type(cls).__name__}")
         dataclasses.dataclass(kw_only=True, eq=False, repr=False)(cls)
         names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
-        cls.__struct_fields__ = tuple(name for name in names if not name.startswith("_"))
+        cls.__struct_fields__ = dict.fromkeys(name for name in names if not name.startswith("_"))
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the trace id and the symbol behind: a copy is another object."""

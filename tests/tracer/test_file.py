@@ -121,6 +121,15 @@ def test_any_plain_value_survives(tmp_path, program):
         assert after == before or "0x" in repr(after)
 
 
+def test_the_program_may_change_its_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with record("a.trace") as recording:
+        os.mkdir("below")
+        os.chdir("below")
+        echo(1)
+    assert len(recording.trace) == 2
+
+
 def test_huge_integers_are_kept_as_text(tmp_path):
     with record(tmp_path / "a.trace") as recording:
         echo((1 << 64, -(1 << 63), (1 << 64) - 1, -1 << 5000))
