@@ -4,8 +4,8 @@
 - `write(dot, path)`: the format by the name's ending.
 - `size(dot) -> (width, height)`: of the laid-out drawing, in points.
 
-The drawings use a font of their own, `data/fonts`, so they look the same on every machine. Its widths
-are those of Arial and Helvetica, which an SVG names as stand-ins for viewers elsewhere.
+The drawings use Roboto from PyPI, so they look the same on every machine; an SVG names stand-ins for
+viewers that lack it.
 """
 
 import os
@@ -21,7 +21,7 @@ from xml.sax.saxutils import escape
 
 from graphs.errors import GraphsError
 
-FONT = "Study Sans"
+FONT = "Roboto"
 FORMATS = ("svg", "png", "pdf", "dot")
 
 
@@ -71,10 +71,10 @@ def size(dot: str) -> tuple[float, float]:
 
 @cache
 def _graphviz() -> Any:
-    """Import pygraphviz and let its fontconfig, which reads its settings once, find our fonts only."""
+    """Import pygraphviz and let its fontconfig, which reads its settings once, find our font only."""
     import pygraphviz
 
-    fonts = files("graphs") / "data" / "fonts"
+    fonts = files("font_roboto") / "files"
     before = os.environ.get("FONTCONFIG_FILE")
     with tempfile.TemporaryDirectory(prefix="studykvm-fonts-") as folder, _quiet():
         settings = Path(folder, "fonts.conf")
