@@ -15,8 +15,8 @@ from typing import Any
 from hypervisor.cutils import strstart
 from hypervisor.errors import HypervisorError
 from hypervisor.program import on_reset
-from hypervisor.qemu_char import (
-    CharDriverState,
+from hypervisor.qemu_char import CharDriverState
+from hypervisor.qemu_char_open import (
     qemu_chr_find,
     qemu_chr_open,
     qemu_chr_open_opts,

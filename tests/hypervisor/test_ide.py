@@ -10,7 +10,7 @@ from graphs import recordings
 from hypervisor import bios_disk, vl, vl_loop
 from hypervisor.boot import run_boot
 from hypervisor.exec import ram
-from hypervisor.hw.ide import core
+from hypervisor.hw.ide import commands
 from hypervisor.ioport import cpu_inb, cpu_inl, cpu_inw, cpu_outb, cpu_outl, cpu_outw
 from hypervisor.vl_drive import drives
 from tracer import record, registry
@@ -212,7 +212,7 @@ def test_reset_shows_the_drives_signatures(at_ports):
     assert seen == {0x1F0: [0x90, 0x50, 1, 1, 0, 0], 0x170: [0x90, 0x00, 1, 1, 0x14, 0xEB]}
 
 
-@pytest.mark.parametrize("number", sorted({*core._COMMANDS, 0x01, 0xFE, 0xFF}))
+@pytest.mark.parametrize("number", sorted({*commands._COMMANDS, 0x01, 0xFE, 0xFF}))
 def test_every_command_leaves_the_drives_answering(at_ports, number):
     seen = []
 

@@ -1,0 +1,178 @@
+"""Options to open character devices: a part of qemu-char.c.
+
+- `qemu_chr_parse_compat(label, filename)`: "file:out.txt" to an option group.
+- `qemu_chr_open_opts(opts, init)`, `qemu_chr_open(label, filename, init)`: to an open device.
+- `qemu_chr_find(name)`.
+
+Back ends: null, stdio, file, pipe, and vc, a text console that nobody sees. Sockets, terminals, pty and
+parallel ports are known by name and not modelled.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from hypervisor.cutils import strstart
+from hypervisor.errors import HypervisorError
+from hypervisor.program import on_reset
+from hypervisor.qemu_char import CharDriverState, qemu_chr_open_null, text_console_init
+from hypervisor.qemu_char_fd import qemu_chr_open_file_out, qemu_chr_open_pipe, qemu_chr_open_stdio
+from hypervisor.qemu_char_mux import qemu_chr_open_mux
+from hypervisor.qemu_config import qemu_chardev_opts
+from hypervisor.qemu_option import (
+    QemuOpts,
+    qemu_opt_get,
+    qemu_opt_get_bool,
+    qemu_opt_set,
+    qemu_opts_create,
+    qemu_opts_del,
+    qemu_opts_id,
+)
+from tracer import traced
+
+C_FILE = "qemu-char.c"
+
+_chardevs: list[CharDriverState] = []
+
+
+@on_reset
+def _reset() -> None:
+    _chardevs.clear()
+
+
+def _network_address(rest: str, names: tuple[str, str]) -> dict[str, str] | None:
+    host, colon, port = rest.partition(":")
+    return {names[0]: host, names[1]: port.partition(",")[0]} if colon and port else None
+
+
+def _set(opts: QemuOpts, **values: str) -> QemuOpts:
+    for name, value in values.items():
+        qemu_opt_set(opts, name, value)
+    return opts
+
+
+@traced
+def qemu_chr_parse_compat(label: str, filename: str) -> QemuOpts | None:
+    """Read the old spelling of a device, "file:out.txt" or "mon:stdio"; None if it is none."""
+    opts = qemu_opts_create(qemu_chardev_opts, label, 1)
+    if opts is None:
+        return None
+    ret, rest = strstart(filename, "mon:")
+    if ret and rest is not None:
+        filename = rest
+        qemu_opt_set(opts, "mux", "on")
+    if filename in ("null", "pty", "msmouse", "braille", "stdio"):
+        return _set(opts, backend=filename)
+    ret, rest = strstart(filename, "vc")
+    if ret and rest is not None:
+        return _parse_vc(opts, rest)
+    if filename == "con:":
+        return _set(opts, backend="console")
+    if strstart(filename, "COM")[0]:
+        return _set(opts, backend="serial", path=filename)
+    for prefix in ("file", "pipe"):
+        ret, rest = strstart(filename, f"{prefix}:")
+        if ret and rest is not None:
+            return _set(opts, backend=prefix, path=rest)
+    for prefix, backend in (("tcp", "socket"), ("telnet", "socket"), ("udp", "udp")):
+        ret, rest = strstart(filename, f"{prefix}:")
+        if ret and rest is not None:
+            address = _network_address(rest, ("host", "port"))
+            if address is not None:
+                return _set(opts, backend=backend, **address)
+    ret, rest = strstart(filename, "unix:")
+    if ret and rest is not None:
+        return _set(opts, backend="socket", path=rest.partition(",")[0])
+    for prefix, backend in (("/dev/parport", "parport"), ("/dev/ppi", "parport"), ("/dev/", "tty")):
+        if strstart(filename, prefix)[0]:
+            return _set(opts, backend=backend, path=filename)
+    qemu_opts_del(opts)
+    return None
+
+
+def _parse_vc(opts: QemuOpts, rest: str) -> QemuOpts | None:
+    qemu_opt_set(opts, "backend", "vc")
+    if not rest.startswith(":"):
+        return opts
+    width, _, height = rest[1:].partition("x")
+    unit = "Cc" if width.endswith("C") else ""
+    if width.rstrip(unit).isdigit() and height.rstrip(unit).isdigit():
+        names = ("cols", "rows") if unit else ("width", "height")
+        return _set(opts, **dict(zip(names, (width.rstrip(unit), height.rstrip(unit)), strict=True)))
+    qemu_opts_del(opts)
+    return None
+
+
+_OPEN: dict[str, Callable[[QemuOpts], CharDriverState | None]] = {
+    "null": qemu_chr_open_null,
+    "vc": text_console_init,
+    "file": qemu_chr_open_file_out,
+    "pipe": qemu_chr_open_pipe,
+    "stdio": qemu_chr_open_stdio,
+}
+_BACKENDS = ("null", "socket", "udp", "msmouse", "vc", "file", "pipe", "pty", "stdio", "tty", "parport")
+"""In the order of QEMU's table, which is searched with a look at the option for each entry."""
+
+
+@traced
+def qemu_chr_open_opts(
+    opts: QemuOpts, init: Callable[[CharDriverState], None] | None
+) -> CharDriverState | None:
+    """Open a device; None after a message."""
+    if qemu_opts_id(opts) is None:
+        print("chardev: no id specified", file=sys.stderr)
+        return None
+    for backend in _BACKENDS:
+        if backend == qemu_opt_get(opts, "backend"):
+            break
+    else:
+        print(f'chardev: backend "{qemu_opt_get(opts, "backend")}" not found', file=sys.stderr)
+        return None
+    if backend not in _OPEN:
+        raise HypervisorError(f"the model has no character device '{backend}': use stdio, file:PATH or null")
+    try:
+        chr = _OPEN[backend](opts)
+    except OSError as error:
+        print(f"{error.filename}: {error.strerror}", file=sys.stderr)
+        chr = None
+    if chr is None:
+        print(f'chardev: opening backend "{qemu_opt_get(opts, "backend")}" failed', file=sys.stderr)
+        return None
+    if chr.filename is None:
+        chr.filename = qemu_opt_get(opts, "backend")
+    chr.init = init
+    _chardevs.append(chr)
+    if qemu_opt_get_bool(opts, "mux", 0):
+        base = chr
+        base.label = f"{qemu_opts_id(opts)}-base"
+        chr = qemu_chr_open_mux(base)
+        chr.filename = base.filename
+        _chardevs.append(chr)
+    chr.label = qemu_opts_id(opts)
+    return chr
+
+
+@traced
+def qemu_chr_open(
+    label: str, filename: str, init: Callable[[CharDriverState], None] | None
+) -> CharDriverState | None:
+    """Open a device in its old spelling; a multiplexed one gets a monitor beside its front end."""
+    ret, rest = strstart(filename, "chardev:")
+    if ret and rest is not None:
+        return qemu_chr_find(rest)
+    opts = qemu_chr_parse_compat(label, filename)
+    if opts is None:
+        return None
+    chr = qemu_chr_open_opts(opts, init)
+    if chr is not None and qemu_opt_get_bool(opts, "mux", 0):
+        from hypervisor.monitor import MONITOR_USE_READLINE, monitor_init
+
+        monitor_init(chr, MONITOR_USE_READLINE)
+    return chr
+
+
+@traced
+def qemu_chr_find(name: str) -> CharDriverState | None:
+    """Find a device by its label."""
+    return next((chr for chr in _chardevs if chr.label == name), None)
