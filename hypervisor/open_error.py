@@ -5,6 +5,7 @@ files is meant and what is wrong with it, and its tests compare that.
 
 - `why_not_open(filename, code, fmt) -> str`
 - `warn_if_guessed(bs, fmt)`: 7.2's warning about images without a known format.
+- `ragged(bs)`, `reaching(bs, end)`: the last sector of a raw file whose length is odd.
 - `complaints()`: hold back what drivers say on stderr.
 - `open_quietly(filename, drv, read_only)`: open one file of a chain alone.
 - `cache_flags(mode) -> int or None`
@@ -38,6 +39,25 @@ _CACHE = {
     "unsafe": BDRV_O_CACHE_WB,
     "writethrough": 0,
 }
+
+
+def ragged(bs: BlockDriverState) -> int:
+    """1 if a raw image's file ends within a sector, which 0.12.4 would leave out."""
+    if bs.drv is None or bs.drv.format_name != "raw":
+        return 0
+    return int(os.fstat(bs.opaque.fd).st_size % 512 != 0)
+
+
+@contextlib.contextmanager
+def reaching(bs: BlockDriverState, end: int) -> Iterator[None]:
+    """Let a read go on to byte `end`, within the sector in which a raw file ends; the rest is zeros."""
+    growable = bs.growable
+    if ragged(bs) and end <= -(-bdrv_getlength(bs) // 512) * 512:
+        bs.growable = 1
+    try:
+        yield
+    finally:
+        bs.growable = growable
 
 
 _GUESSED = """\

@@ -12,8 +12,9 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from hypervisor.block import bdrv_delete, bdrv_getlength, bdrv_is_allocated, bdrv_read
+from hypervisor.block import bdrv_delete, bdrv_getlength, bdrv_is_allocated, bdrv_pread
 from hypervisor.block_int import BlockDriverState
+from hypervisor.open_error import reaching
 from hypervisor.qemu_img_common import cache_mode, error, open_image, options, output_format, usage_error
 from hypervisor.qemu_img_create import size_argument
 
@@ -112,7 +113,7 @@ def chain_extent(bs: BlockDriverState, offset: int, length: int) -> Extent:
     below: BlockDriverState | None = bs
     depth = 0
     while below is not None:
-        size = bdrv_getlength(below)
+        size = -(-bdrv_getlength(below) // 512) * 512
         if offset >= size:
             return Extent(offset, length, depth - 1, False, True, False)
         extent = extent_at(below, offset, min(length, size - offset))
@@ -140,12 +141,12 @@ def extents(bs: BlockDriverState, start: int, end: int) -> Iterator[Extent]:
 
 
 def _read(bs: BlockDriverState, offset: int, length: int, name: str) -> bytes:
-    nb_sectors = -(-length >> 9)
-    buf = bytearray(nb_sectors * 512)
-    ret = bdrv_read(bs, offset >> 9, memoryview(buf), nb_sectors)
+    buf = bytearray(length)
+    with reaching(bs, offset + length):
+        ret = bdrv_pread(bs, offset, buf, length)
     if ret < 0:
         _fail(4, f"Error while reading offset {offset} of {name}: {os.strerror(-ret)}")
-    return bytes(buf[:length])
+    return bytes(buf)
 
 
 def _fail(status: int, message: str) -> None:
@@ -156,7 +157,7 @@ def _fail(status: int, message: str) -> None:
 
 
 def _mismatch(a: bytes, b: bytes) -> int:
-    """Give the first sector in which two buffers differ."""
+    """Give the start of the first 512 bytes in which two buffers differ."""
     return next(i for i in range(0, len(a), 512) if a[i : i + 512] != b[i : i + 512])
 
 
@@ -169,7 +170,7 @@ class _Pair:
         self.images: list[BlockDriverState] = []
         for name, fmt in zip(names, (found.get("f"), found.get("F")), strict=True):
             self.images.append(open_image(name, fmt, flags, True))
-        self.sizes = [bdrv_getlength(bs) for bs in self.images]
+        self.sizes = [-(-bdrv_getlength(bs) // 512) * 512 for bs in self.images]
 
     def difference(self, strict: bool) -> str | None:
         """Say where the two differ first, within their common length; None if they do not."""
@@ -275,7 +276,7 @@ def img_map(argc: int, argv: list[str]) -> int:
     as_json = output_format(found)
     start = size_argument(found.get("s", "0"), "start offset")
     bs = open_image(operands[0], found.get("f"), read_only=True)
-    end = bdrv_getlength(bs)
+    end = -(-bdrv_getlength(bs) // 512) * 512
     if "l" in found:
         end = min(end, start + size_argument(found["l"], "max length"))
     if as_json:

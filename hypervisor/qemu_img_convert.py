@@ -29,6 +29,7 @@ from hypervisor.block_int import (
     BlockDriverInfo,
     BlockDriverState,
 )
+from hypervisor.open_error import ragged, reaching
 from hypervisor.qemu_img import add_old_style_options, old_style_flags
 from hypervisor.qemu_img_common import bdrv_new_open, cache_mode, error, help, open_image, options
 from hypervisor.qemu_option_parameter import (
@@ -72,20 +73,22 @@ class _Sources:
         self.images = images
         self.total_sectors = sum(sizes)
         self._index = self._offset = 0
-        self._sectors = bdrv_get_geometry(images[0])
+        self._sectors = bdrv_get_geometry(images[0]) + ragged(images[0])
 
     def locate(self, sector_num: int) -> tuple[BlockDriverState, int, int]:
         """Find a sector: its image, its number there, and how many follow it there."""
         while sector_num - self._offset >= self._sectors:
             self._index += 1
             self._offset += self._sectors
-            self._sectors = bdrv_get_geometry(self.images[self._index])
+            image = self.images[self._index]
+            self._sectors = bdrv_get_geometry(image) + ragged(image)
         at = sector_num - self._offset
         return self.images[self._index], at, self._sectors - at
 
 
 def _read(bs: BlockDriverState, at: int, buf: memoryview, n: int, sector_num: int) -> None:
-    ret = bdrv_read(bs, at, buf, n)
+    with reaching(bs, (at + n) * 512):
+        ret = bdrv_read(bs, at, buf, n)
     if ret < 0:
         if modern():
             error(f"error while reading at byte {sector_num * 512}: {cause(ret)}")
@@ -274,7 +277,7 @@ def img_convert(argc: int, argv: list[str]) -> int:
     for name in inputs:
         fmt = found.get("f")
         images.append(open_image(name, fmt, read_only=True) if modern() else bdrv_new_open(name, fmt))
-        sizes.append(bdrv_get_geometry(images[-1]))
+        sizes.append(bdrv_get_geometry(images[-1]) + ragged(images[-1]))
     drv = bdrv_find_format(out_fmt)
     if drv is None:
         error(f"Unknown file format '{out_fmt}'")

@@ -53,7 +53,7 @@ def _describe(bs: BlockDriverState, filename: str) -> dict[str, Any]:
     size = get_allocated_file_size(filename)
     if size >= 0:
         about["actual-size"] = size
-    about["virtual-size"] = bdrv_getlength(bs)
+    about["virtual-size"] = -(-bdrv_getlength(bs) // 512) * 512
     bdi = BlockDriverInfo()
     if bdrv_get_info(bs, bdi) >= 0 and bdi.cluster_size:
         about["cluster-size"] = bdi.cluster_size

@@ -32,6 +32,7 @@ from hypervisor.block import (
 from hypervisor.block_int import BlockDriverInfo
 from hypervisor.cmd import cmdinfo_t, command_usage, fail, tsub
 from hypervisor.cutils import QEMUIOVector
+from hypervisor.open_error import reaching
 from hypervisor.qemu_io_common import (
     REQUEST_MAX_BYTES,
     Request,
@@ -62,7 +63,8 @@ def now() -> int:
 @traced
 def do_read(buf: memoryview, offset: int, count: int) -> tuple[int, int]:
     """Read whole sectors; 1 or -errno, and the bytes done."""
-    ret = bdrv_read(state.image, offset >> 9, buf, count >> 9)
+    with reaching(state.image, offset + count):
+        ret = bdrv_read(state.image, offset >> 9, buf, count >> 9)
     return (ret, 0) if ret < 0 else (1, count)
 
 
@@ -76,7 +78,8 @@ def do_write(buf: memoryview, offset: int, count: int) -> tuple[int, int]:
 @traced
 def do_pread(buf: memoryview, offset: int, count: int) -> tuple[int, int]:
     """Read bytes; 1 or -errno, and the bytes done."""
-    total = bdrv_pread(state.image, offset, buf, count)
+    with reaching(state.image, offset + count):
+        total = bdrv_pread(state.image, offset, buf, count)
     return (total if total < 0 else 1), total
 
 

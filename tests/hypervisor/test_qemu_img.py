@@ -206,3 +206,12 @@ def test_file_names_need_not_be_text():
     name = os.fsdecode(b"caf\xe9.img")
     assert ours("qemu-img", "create", name, "1M").status == 0
     assert os.path.getsize(name) == 1 << 20
+
+
+def test_the_last_sector_of_an_odd_file_is_not_lost():
+    Path("odd.img").write_bytes(b"\7" * 1000)
+    io_("odd.img", "read -P 7 0 512", "read -P 7 -l 488 512 512", "read -P 0 -s 488 512 512")
+    assert ours("qemu-io", "-c", "read 1024 512", "odd.img").status == 1
+    img("convert", "-O", "raw", "odd.img", "whole.img")
+    assert Path("whole.img").read_bytes() == b"\7" * 1000 + bytes(24)
+    assert img("compare", "-f", "raw", "-F", "raw", "odd.img", "whole.img") == "Images are identical.\n"
