@@ -33,3 +33,8 @@ def enable() -> None:
     _enabled = True
     while _waiting:
         traced(_waiting.pop(0))
+
+
+def waiting() -> list[Callable[..., Any]]:
+    """Return the functions that the tracer does not hear of yet."""
+    return list(_waiting)
