@@ -107,7 +107,7 @@ class Body:
         todo: list[int] = [] if kinds[0] == clang.K_FUNCTION else [0]
         known, symbols = self.symbols.known, self.symbols
         referenced = lib.getCursorReferenced
-        for i in range(1, len(kinds)):
+        for i in tree.wanted:
             kind = kinds[i]
             if kind == K_DECLREF or kind == K_MEMBER or kind == K_TYPEREF or kind == K_MEMBERREF:
                 target = referenced(cursors[i])

@@ -1,6 +1,7 @@
 """`studykvm index`: from a source tree to an index file.
 
 - `Source`: what is to be read: a tree with a profile, a compile_commands.json, or plain files with flags.
+- `prepare(source, scratch, report)`: the headers that configure would write, and the arguments.
 - `build(source, output, jobs=1, progress=None, scheduler=None)`: make or renew the index; a `Report` says what was done.
 
 Files whose inputs did not change since the index at `output` was made are not read again. The result is the same as
@@ -122,7 +123,7 @@ def build(
     report = Report(output, files=len(source.files))
     with _paused_collector(), tempfile.TemporaryDirectory(prefix="studykvm-index-") as folder:
         scratch = Path(folder)
-        work = _prepare(source, scratch, report)
+        work = prepare(source, scratch, report)
         meta = _identity(source)
         old = _previous(output, meta)
         digests = _Digests(source.tree, scratch, old.digests)
@@ -152,7 +153,8 @@ def _paused_collector() -> Iterator[None]:
             gc.enable()
 
 
-def _prepare(source: Source, scratch: Path, report: Report) -> Work:
+def prepare(source: Source, scratch: Path, report: Report) -> Work:
+    """Write the headers that reading needs into `scratch`; what a process must know to read files."""
     roots = {f"{source.tree}/": "", f"{scratch}/": "<generated>/"}
     if source.profile is None:
         return Work(str(source.tree), ["-xc"], roots, str(scratch), [], source.arguments)

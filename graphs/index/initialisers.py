@@ -190,7 +190,7 @@ class Initialisers:
 
     def _index(self, record: Record, symbol: Symbol) -> int:
         for index, (own, _kind, nested) in enumerate(record.fields):
-            if own is symbol:
+            if own.number == symbol.number >= 0:
                 return index
             if nested is not None and own.number < 0 and self._index(nested, symbol) >= 0:
                 return index

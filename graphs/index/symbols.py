@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 FUNCTION, VARIABLE, LOCAL, PARAMETER, FIELD, CONSTANT, TYPENAME, OTHER = "fvlpmet?"
 
-
 @dataclass(slots=True)
 class Symbol:
     """One declaration.
@@ -76,6 +75,7 @@ class Symbols:
         self.carriers: dict[int, str] = {}
         self.letters: dict[int, str] = {}
         self.fixed: dict[str, int] = {}
+        self.prefixes: dict[int, str] = {}
         self.function_key = ""
         self.nothing = Symbol(OTHER, "", -1)
 
@@ -101,9 +101,7 @@ class Symbols:
         if kind == clang.K_VAR:
             return self._variable(cursor)
         if kind == clang.K_FIELD:
-            parent = self.lib.getCursorSemanticParent(cursor)
-            self.record(parent)
-            return self.known.get(cursor.d0, self.nothing)
+            return self._member(cursor)
         if kind == clang.K_ENUMCONST:
             return self._placed(cursor, CONSTANT)
         if kind == clang.K_PARM:
@@ -112,6 +110,21 @@ class Symbols:
         if kind in (clang.K_STRUCT, clang.K_UNION, clang.K_ENUM, clang.K_TYPEDEF):
             return self._placed(cursor, TYPENAME)
         return self.nothing
+
+    def _member(self, cursor: Cursor) -> Symbol:
+        parent = self.lib.getCursorSemanticParent(cursor)
+        prefix = self.prefixes.get(parent.d0)
+        if prefix is None:
+            name = text(self.lib.getCursorSpelling(parent))
+            path = self.places.path_of(parent)
+            # Whose name hangs on what is around it needs the whole record; so do those of the system, which are few.
+            prefix = "" if not name or "(" in name or path is None else f"m:{path}:{name}."
+            self.prefixes[parent.d0] = prefix
+        if not prefix:
+            self.record(parent)
+            return self.known.get(cursor.d0, self.nothing)
+        key = prefix + text(self.lib.getCursorSpelling(cursor))
+        return Symbol(FIELD, key, self.number(key), self.carrier(self.lib.getCursorType(cursor)))
 
     def _placed(self, cursor: Cursor, letter: str) -> Symbol:
         path = self.places.path_of(cursor)

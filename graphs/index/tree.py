@@ -4,6 +4,7 @@
 and only about the nodes that matter.
 
 - `Tree.read(cursor)`: fill the lists from a declaration (the lists are used again for the next one).
+- `tree.wanted`: the nodes that name something or act: those that need a second look.
 - `tree.kind[i]`, `tree.cursor[i]`, `tree.parent[i]`, `tree.children[i]`: node 0 is the declaration itself.
 """
 
@@ -16,8 +17,18 @@ from graphs.index import clang
 from graphs.index.clang import Cursor
 
 _NONE: tuple[int, ...] = ()
-# Names, literals and references to types have nothing below them that an index wants.
-_LEAVES = frozenset({*range(40, 50), clang.K_DECLREF, 106, 107, 108, 109, 110, *range(400, 500)})
+# What to do with a node: names, literals and references to types have nothing below them that an index wants.
+_PLAIN, _LEAF, _NAME, _ACTION = range(4)
+_CLASS = [_PLAIN] * 1000
+for _kind in (*range(40, 50), 106, 107, 108, 109, 110, *range(400, 500)):
+    _CLASS[_kind] = _LEAF
+for _kind in (clang.K_DECLREF, clang.K_TYPEREF, clang.K_MEMBERREF):
+    _CLASS[_kind] = _NAME
+for _kind in (
+    clang.K_MEMBER, clang.K_CALL, clang.K_BINARY, clang.K_VAR, clang.K_RETURN, clang.K_SWITCH, clang.K_COMPOUND_LITERAL,
+    clang.K_STRUCT, clang.K_UNION,
+):  # fmt: skip
+    _CLASS[_kind] = _ACTION
 
 
 class Tree:
@@ -29,12 +40,13 @@ class Tree:
         self.cursor: list[Cursor] = []
         self.parent: list[int] = []
         self.children: list[Any] = []
+        self.wanted: list[int] = []
         self._where: dict[int, int] = {}
         self._callback = clang.VISITOR(self._visitor())
 
     def read(self, cursor: Cursor) -> None:
         """Forget the nodes of before and take those below `cursor`."""
-        for column in (self.kind, self.cursor, self.parent, self.children):
+        for column in (self.kind, self.cursor, self.parent, self.children, self.wanted):
             column.clear()
         self._where.clear()
         self.kind.append(cursor.kind)
@@ -52,6 +64,7 @@ class Tree:
             self.children,
             self._where,
         )
+        classes, want = _CLASS, self.wanted.append
         add_kind, add_cursor, add_parent, add_children = (
             kinds.append,
             cursors.append,
@@ -73,8 +86,13 @@ class Tree:
                 below.append(here)
             else:
                 children[up] = [here]
-            if kind in _LEAVES:
-                return 1
+            what = classes[kind]
+            if what:
+                if what == _LEAF:
+                    return 1
+                want(here)
+                if what == _NAME:
+                    return 1
             where[cursor.d1 if kind >= 100 else cursor.d0] = here
             return 2
 

@@ -1,4 +1,4 @@
-"""studykvm xref, struct, sets, calls, option: questions to the source index about symbols and tables.
+"""studykvm xref, struct, sets, calls, option, expand: questions to the source index about symbols and tables.
 
 Each function is the main of one command and takes the arguments after the command's name.
 """
@@ -170,3 +170,39 @@ def _below(index: Index, function: Function, depth: int, level: int = 2) -> None
         callee = index.by_number(edge.callee)
         print(f"{'  ' * level}{callee.name}  {explain.how(index, edge)}")
         _below(index, callee, depth - 1, level + 1)
+
+
+def expand(argv: list[str]) -> int:
+    """Each step of a macro's expansion."""
+    options = parser("expand", "What the macros in a line become, one replacement at a time.")
+    options.add_argument("place", metavar="FILE:LINE")
+    options.add_argument("--tree", metavar="DIR", help="the sources (default: where the index was made)")
+    args = options.parse_args(argv)
+    import tempfile
+    from pathlib import Path
+
+    from graphs.index import macros
+    from graphs.index.locate import locate
+    from studykvm.errors import StudyError
+
+    path, _, number = args.place.rpartition(":")
+    if not path or not number.isdigit():
+        raise StudyError(f"{args.place!r} is no place; say FILE:LINE, such as block/qcow.c:954")
+    with opened(args) as index, tempfile.TemporaryDirectory(prefix="studykvm-expand-") as folder:
+        tree = args.tree or index.meta.get("tree")
+        if not tree or not Path(tree, path).is_file():
+            raise StudyError(f"expanding macros needs the sources with {path}; name them: --tree DIR")
+        source = locate([tree], None, Path(folder))
+        lines = Path(tree, path).read_text(errors="replace").splitlines()
+        if not 0 < int(number) <= len(lines):
+            raise StudyError(f"{path} has {len(lines)} lines, not {number}")
+        text = macros.statement(lines, int(number))
+        print(text)
+        known = macros.definitions_before(source, path, int(number), Path(folder))
+        done = False
+        for macro, after in macros.steps(text, known):
+            done = True
+            print(f"  {macro.name}, defined at {macro.place}\n    {after}")
+        if not done:
+            print("  no macro stands in this line")
+    return 0
