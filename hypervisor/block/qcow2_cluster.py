@@ -13,8 +13,8 @@
 A write that allocates: count the new clusters, write the data, copy the rest of the first and last cluster
 (`copy_sectors`), write the L2 entries, free what they named before. A crash in between leaks clusters.
 
-Where 0.12.4 takes a failing read of a table for "not allocated", the result is negative here. It freed
-compressed clusters before their successors were linked; here they are freed afterwards.
+Where 0.12.4 takes a failing read of a table for "not allocated", the result is negative here. It frees
+compressed clusters before their successors are linked; on the disk their counts sink afterwards.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from hypervisor.block.qcow2_format import (
     QCOW_OFLAG_COPIED,
     be_bytes,
 )
+from hypervisor.block.qcow2_held import held_back
 from hypervisor.block.qcow2_refcount import (
     holds_metadata,
     qcow2_alloc_bytes,
@@ -187,17 +188,19 @@ def qcow2_alloc_compressed_cluster_offset(bs: BlockDriverState, offset: int, com
     old = l2_table[l2_index]
     if old & QCOW_OFLAG_COPIED:
         return old & ~QCOW_OFLAG_COPIED
-    cluster_offset = qcow2_alloc_bytes(bs, compressed_size)
-    if cluster_offset < 0:
-        return 0
-    nb_csectors = ((cluster_offset + compressed_size - 1) >> 9) - (cluster_offset >> 9)
-    entry = cluster_offset | QCOW_OFLAG_COMPRESSED | nb_csectors << s.csize_shift
-    data = be_bytes(array("Q", [entry]))
-    if bdrv_pwrite(file_of(s), l2_offset + 8 * l2_index, data, 8) != 8:
-        return 0
-    l2_table[l2_index] = entry
-    if old:
-        qcow2_free_any_clusters(bs, old, 1)
+    with held_back(s) as held:
+        if old:
+            qcow2_free_any_clusters(bs, old, 1)
+        cluster_offset = qcow2_alloc_bytes(bs, compressed_size)
+        if cluster_offset < 0:
+            return 0
+        nb_csectors = ((cluster_offset + compressed_size - 1) >> 9) - (cluster_offset >> 9)
+        entry = cluster_offset | QCOW_OFLAG_COMPRESSED | nb_csectors << s.csize_shift
+        data = be_bytes(array("Q", [entry]))
+        if bdrv_pwrite(file_of(s), l2_offset + 8 * l2_index, data, 8) != 8:
+            return 0
+        l2_table[l2_index] = entry
+        held.done = True
     return entry
 
 

@@ -39,6 +39,7 @@ from hypervisor.block.qcow2_format import (
     counts,
     words,
 )
+from hypervisor.block.qcow2_held import from_disk, is_held, note_change, to_disk
 from hypervisor.block.qcow2_shadow import header_bytes, is_reserved
 from hypervisor.block.qcow2_state import (
     BDRVQcowState,
@@ -77,7 +78,7 @@ def write_refcount_block(s: BDRVQcowState) -> int:
     if s.refcount_block_cache_offset == 0:
         return 0
     _, cache = refcounts_of(s)
-    data = be_bytes(cache[:])
+    data = be_bytes(to_disk(s, s.refcount_block_cache_offset, cache)[:])
     ret = bdrv_pwrite(file_of(s), s.refcount_block_cache_offset, data, len(data))
     return min(ret, 0)
 
@@ -117,7 +118,7 @@ def load_refcount_block(bs: BlockDriverState, refcount_block_offset: int) -> int
     ret = bdrv_pread(file_of(s), refcount_block_offset, raw, s.cluster_size)
     if ret != s.cluster_size:
         return -errno.EIO
-    s.refcount_block_cache = counts(raw)
+    s.refcount_block_cache = from_disk(s, refcount_block_offset, counts(raw))
     s.refcount_block_cache_offset = refcount_block_offset
     return 0
 
@@ -294,7 +295,7 @@ def write_refcount_block_entries(
     _, cache = refcounts_of(s)
     first = first_index & -REFCOUNTS_PER_SECTOR
     last = (last_index + REFCOUNTS_PER_SECTOR) & -REFCOUNTS_PER_SECTOR
-    data = be_bytes(cache[first:last])
+    data = be_bytes(to_disk(s, refcount_block_offset, cache)[first:last])
     ret = bdrv_pwrite(file_of(s), refcount_block_offset + (first << REFCOUNT_SHIFT), data, len(data))
     return min(ret, 0)
 
@@ -342,6 +343,7 @@ def update_refcount(bs: BlockDriverState, offset: int, length: int, addend: int)
             if s.free_byte_offset >> s.cluster_bits == cluster:
                 s.free_byte_offset = 0
         cache[index] = count
+        note_change(s, cluster, addend)
     if last_index >= 0 and block_offset:
         written = write_refcount_block_entries(s, block_offset, first_index, last_index)
         if written < 0:
@@ -371,7 +373,8 @@ def alloc_clusters_noref(bs: BlockDriverState, size: int) -> int:
         count = get_refcount(bs, cluster)
         if count < 0:
             return count
-        found = found + 1 if count == 0 and not is_reserved(s, cluster) else 0
+        free = count == 0 and not is_reserved(s, cluster) and not is_held(s, cluster)
+        found = found + 1 if free else 0
     first = s.free_cluster_index - nb_clusters
     offset = first << s.cluster_bits
     return -errno.EIO if holds_metadata(s, offset, nb_clusters) else offset

@@ -12,6 +12,7 @@ to hold before they come is written here, straight to the file descriptor and so
          ╎      L1, L2, refcounts (in place): being changed by `operation`
          └╌╌► one write of the header makes the new state valid
 
+- `leave_out(s, snapshots, table)`: within `guarded`, let the state before have these snapshots only
 - `header_bytes(s, offset, data)`: what a write into the header may write just now
 - `is_reserved(s, cluster)`: does the state before, or a copy, lie there?
 
@@ -51,17 +52,23 @@ from hypervisor.block.qcow2_state import (
 from hypervisor.block_int import BlockDriverState
 
 _PIECE = 4 << 20
+_BLOCKS = 3
 
 
 @dataclass
 class Shadow:
     """The copies that the header names during an operation; clusters `start` to `end`.
 
-    `file_size` is what to cut the file to afterwards, 0 for a device.
+    `file_size` is what to cut the file to afterwards, 0 for a device; nothing from cluster `first_free` on
+    was in use before. At `spare` there is room for a snapshot table; once that is used, what only the
+    snapshots left out had is `given_up`.
     """
 
-    start: int
+    first_free: int
+    start: int = 0
     end: int = 0
+    spare: int = 0
+    given_up: bool = False
     file_size: int = 0
     header: bytes = b""
     l1_table: array[int] = field(default_factory=lambda: array("Q"))
@@ -73,18 +80,26 @@ class Shadow:
     snapshots_at: tuple[int, int] = (0, 0)
 
 
-def guarded(bs: BlockDriverState, operation: Callable[[], int]) -> int:
+def guarded(bs: BlockDriverState, operation: Callable[[], int], room: int = 0) -> int:
     """Run `operation` so that it takes effect on the disk as a whole, or not at all.
+
+    Parameters
+    ----------
+    bs : BlockDriverState
+    operation : callable
+        Returns 0 or -errno.
+    room : int
+        Bytes that `leave_out` needs for a snapshot table, and the operation for another.
 
     Returns
     -------
     int
         What `operation` returns, or the errno of a write of ours. After a failure of `operation` the image,
-        on disk and in memory, is as before, but for leaked clusters.
+        on disk and in memory, is as before, but for leaked clusters and what `leave_out` left out.
     """
     s = state(bs)
     try:
-        _switch_header(s, _make_copies(s).header)
+        _switch_header(s, _make_copies(s, room).header)
     except OSError as error:
         _abandon(s)
         complain(s._filename, f"its tables cannot be copied: {error.strerror}; nothing was changed")
@@ -109,12 +124,47 @@ def header_bytes(s: BDRVQcowState, offset: int, data: bytes) -> bytes:
     return s._shadow.header[at : at + len(data)]
 
 
+def leave_out(s: BDRVQcowState, snapshots: list[QCowSnapshot], table: bytes) -> int:
+    """Take snapshots out of the state before, so that clusters which only they had can be given out.
+
+    Parameters
+    ----------
+    s : BDRVQcowState
+    snapshots : list of QCowSnapshot
+        Those that stay; the operation has freed all that the others had, and nothing else.
+    table : bytes
+        The snapshot table that holds them.
+
+    Returns
+    -------
+    int
+        0 or -errno.
+    """
+    shadow = s._shadow
+    assert shadow is not None
+    offset = shadow.spare if snapshots else 0
+    fields = (*TABLE_FIELDS.unpack(shadow.header)[:-2], len(snapshots), offset)
+    try:
+        if table:
+            settle(s, shadow.spare, table + bytes(-len(table) % 512))
+        _switch_header(s, TABLE_FIELDS.pack(*fields))
+    except OSError as error:
+        return -(error.errno or errno.EIO)
+    shadow.header = TABLE_FIELDS.pack(*fields)
+    shadow.snapshots, shadow.snapshots_at = snapshots, (offset, len(table))
+    shadow.given_up = True
+    return 0
+
+
 def is_reserved(s: BDRVQcowState, cluster: int) -> bool:
     """Whether the state before, or a copy of its tables, lies in this cluster, whatever its count is now."""
-    if s._shadow is None:
+    shadow = s._shadow
+    if shadow is None or shadow.start <= cluster < shadow.end:
+        return shadow is not None
+    if shadow.given_up:
         return False
     index, within = divmod(cluster, s.cluster_size // 2)
-    block = s._shadow.blocks.get(index)
+    block = shadow.blocks.get(index)
     return block is not None and block[within] != 0
 
 
@@ -131,7 +181,7 @@ def settle(s: BDRVQcowState, offset: int, data: bytes | bytearray | memoryview) 
 def settle_l2(s: BDRVQcowState, offset: int, old: int) -> int:
     """Have a sound L2 table at `offset`: a copy of the one at `old`, or an empty one if that is 0."""
     try:
-        settle(s, offset, _fetch(s, old, s.cluster_size) if old else bytes(s.cluster_size))
+        settle(s, offset, fetch(s, old, s.cluster_size) if old else bytes(s.cluster_size))
     except OSError as error:
         return -(error.errno or errno.EIO)
     return 0
@@ -152,7 +202,7 @@ def _fd(s: BDRVQcowState) -> int:
     return fd
 
 
-def _fetch(s: BDRVQcowState, offset: int, length: int) -> memoryview:
+def fetch(s: BDRVQcowState, offset: int, length: int) -> memoryview:
     """`length` bytes at `offset`; zeros behind the end of the file."""
     if offset >> 63:
         raise OSError(errno.EIO, f"a table is said to be at {offset:#x}")
@@ -177,7 +227,7 @@ def _first_free(s: BDRVQcowState, file_size: int) -> int:
     last = -1
     for index in reversed(range(len(table))):
         if table[index]:
-            block = counts(_fetch(s, table[index], s.cluster_size))
+            block = counts(fetch(s, table[index], s.cluster_size))
             last = max((i for i, count in enumerate(block) if count), default=-1)
             if last >= 0:
                 last += index * len(block)
@@ -185,21 +235,26 @@ def _first_free(s: BDRVQcowState, file_size: int) -> int:
     return max(-(-file_size // s.cluster_size), last + 1)
 
 
-def _make_copies(s: BDRVQcowState) -> Shadow:
-    """Write copies of the L1 table, all L2 tables and all refcounts behind the end of the file."""
+def _make_copies(s: BDRVQcowState, room: int) -> Shadow:
+    """Write copies of the L1 table, all L2 tables and all refcounts behind the end of the file.
+
+    With `room` for a snapshot table among them, and before them for another and the blocks that count it.
+    """
     info = os.fstat(_fd(s))
     size = info.st_size if stat.S_ISREG(info.st_mode) else 0
     table, _ = refcounts_of(s)
     l1 = l1_of(s)
     per_block = s.cluster_size // 2
-    shadow = s._shadow = Shadow(start=_first_free(s, size), file_size=size)
+    shadow = s._shadow = Shadow(_first_free(s, size), file_size=size)
+    spare = -(-room // s.cluster_size)
+    shadow.start = shadow.first_free + (spare + _BLOCKS if room else 0)
     l2_tables = sum(1 for entry in l1 if entry)
     l1_clusters = -(-8 * len(l1) // s.cluster_size)
     blocks = {index for index, offset in enumerate(table) if offset}
     entries = len(table)
     while True:
         table_clusters = -(-8 * entries // s.cluster_size)
-        end = shadow.start + l1_clusters + l2_tables + table_clusters + len(blocks)
+        end = shadow.start + l1_clusters + l2_tables + table_clusters + len(blocks) + spare
         needed = blocks | set(range(shadow.start // per_block, -(-end // per_block)))
         if needed == blocks and max(needed) < entries:
             break
@@ -214,7 +269,7 @@ def _make_copies(s: BDRVQcowState) -> Shadow:
     for index, entry in enumerate(l1):
         if entry:
             offset = entry & ~QCOW_OFLAG_COPIED
-            l2_table = _fetch(s, offset, s.cluster_size)
+            l2_table = fetch(s, offset, s.cluster_size)
             problem = entry_problem(s, words(l2_table))
             if problem is None and (offset in seen or offset & (s.cluster_size - 1)):
                 problem = f"L1 entry {index} is {entry:#x}, named twice or not aligned; check the image"
@@ -231,7 +286,7 @@ def _make_copies(s: BDRVQcowState) -> Shadow:
     shadow.table = array("Q", bytes(table_clusters * s.cluster_size))
     for index in sorted(blocks):
         old = table[index] if index < len(table) else 0
-        block = counts(_fetch(s, old, s.cluster_size) if old else bytes(s.cluster_size))
+        block = counts(fetch(s, old, s.cluster_size) if old else bytes(s.cluster_size))
         first = index * per_block
         for cluster in range(max(shadow.start, first), min(shadow.end, first + per_block)):
             block[cluster - first] = 1
@@ -239,6 +294,7 @@ def _make_copies(s: BDRVQcowState) -> Shadow:
         settle(s, at, be_bytes(block[:]))
         shadow.table[index] = at
         at += s.cluster_size
+    shadow.spare = at
     _settle_table(s, shadow.table_offset, shadow.table)
 
     shadow.snapshots = None if s.snapshots is None else list(s.snapshots)
@@ -257,7 +313,7 @@ def _settle_table(s: BDRVQcowState, offset: int, table: array[int]) -> None:
 
 
 def _switch_header(s: BDRVQcowState, fields: bytes) -> None:
-    sector = bytearray(_fetch(s, 0, 512))
+    sector = bytearray(fetch(s, 0, 512))
     sector[OFFSET_L1_SIZE:HEADER_SIZE] = fields
     settle(s, 0, sector)
 
@@ -280,8 +336,11 @@ def _abandon(s: BDRVQcowState) -> int:
     if shadow is None or not shadow.file_size:
         return 0
     try:
-        if _first_free(s, 0) <= shadow.start:
+        first_free = _first_free(s, 0)
+        if first_free <= shadow.first_free:
             os.ftruncate(_fd(s), shadow.file_size)
+        elif first_free <= shadow.start:
+            os.ftruncate(_fd(s), first_free * s.cluster_size)
     except OSError as error:
         complain(s._filename, f"is changed, but has unused space at its end now: {error.strerror}")
         return -(error.errno or errno.EIO)

@@ -40,7 +40,7 @@ from hypervisor.block.qcow2_refcount import (
     qcow2_free_clusters,
 )
 from hypervisor.block.qcow2_refcount_update import qcow2_update_snapshot_refcount
-from hypervisor.block.qcow2_shadow import guarded, header_bytes
+from hypervisor.block.qcow2_shadow import guarded, header_bytes, leave_out
 from hypervisor.block.qcow2_state import QCowSnapshot, align_offset, file_of, l1_of, state
 from hypervisor.block.qcow2_table import qcow2_grow_l1_table
 from hypervisor.block_int import BlockDriverState, QEMUSnapshotInfo
@@ -159,6 +159,15 @@ def qcow_write_snapshots(bs: BlockDriverState) -> int:
     s.snapshots_offset = snapshots_offset
     s.snapshots_size = size
     return 0
+
+
+def _table_of(snapshots: list[QCowSnapshot]) -> bytes:
+    """A snapshot table, whole."""
+    table = b""
+    for sn in snapshots:
+        table += bytes(-len(table) % 8) + _header_of(sn) + sn.extra_data
+        table += os.fsencode(sn.id_str) + os.fsencode(sn.name)
+    return table
 
 
 def _header_of(sn: QCowSnapshot) -> bytes:
@@ -307,7 +316,7 @@ def qcow2_snapshot_delete(bs: BlockDriverState, snapshot_id: str) -> int:
     index = find_snapshot_by_id_or_name(bs, snapshot_id)
     if index < 0 or s.snapshots is None:
         return -errno.ENOENT
-    return guarded(bs, lambda: _delete(bs, index))
+    return guarded(bs, lambda: _delete(bs, index), s.snapshots_size)
 
 
 def _delete(bs: BlockDriverState, index: int) -> int:
@@ -322,7 +331,11 @@ def _delete(bs: BlockDriverState, index: int) -> int:
     if ret < 0:
         return ret
     qcow2_free_clusters(bs, sn.l1_table_offset, 8 * sn.l1_size)
-    s.snapshots = s.snapshots[:index] + s.snapshots[index + 1 :]
+    remaining = s.snapshots[:index] + s.snapshots[index + 1 :]
+    ret = s._free_error or leave_out(s, remaining, _table_of(remaining))
+    if ret < 0:
+        return ret
+    s.snapshots = remaining
     s.nb_snapshots -= 1
     return qcow_write_snapshots(bs) or s._free_error
 

@@ -20,6 +20,7 @@ from tracer import Struct, traced
 
 if TYPE_CHECKING:
     from hypervisor.block.qcow2_aio import QCowAIOCB
+    from hypervisor.block.qcow2_held import Held
     from hypervisor.block.qcow2_shadow import Shadow
 
 C_FILE = "block/qcow2.h"
@@ -75,9 +76,10 @@ class BDRVQcowState(Struct):
 
     Notes
     -----
-    Fields with an underscore are ours: the image's version and name for messages, `guarded`'s copies, the
-    clusters that hold tables, the last failure to free some, and what the last check found. ``l1_size`` and
-    ``refcount_table_size`` count entries. C makes ``cluster_data`` larger, for encryption.
+    Fields with an underscore are ours: the image's version and name for messages, `guarded`'s copies, what
+    `held_back` holds, the clusters with tables, the last failure to free some, and what the last check
+    found. ``l1_size`` and ``refcount_table_size`` count entries. C makes ``cluster_data`` larger, for
+    encryption.
     """
 
     hd: BlockDriverState | None = None
@@ -116,6 +118,7 @@ class BDRVQcowState(Struct):
     _version: int = 2
     _filename: str = ""
     _shadow: Shadow | None = None
+    _held: Held | None = None
     _metadata: set[int] | None = None
     _free_error: int = 0
     _check: CheckResult = CheckResult()

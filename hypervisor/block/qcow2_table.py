@@ -7,7 +7,7 @@ copied before it is changed.
 - `l2_load`, `l2_allocate`, `write_l2_entries`; `qcow2_l2_cache_reset`, `seek_l2_table`, `l2_cache_new_entry`
 - `get_cluster_table`: the L2 table for a write, made or copied if need be
 
-0.12.4 freed a shared L2 table before the L1 table named the copy; here it is freed afterwards.
+0.12.4 frees a shared L2 table before the L1 table names the copy; on the disk its count sinks afterwards.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from hypervisor.block.qcow2_format import (
     complain,
     words,
 )
+from hypervisor.block.qcow2_held import held_back
 from hypervisor.block.qcow2_refcount import (
     note_metadata,
     qcow2_alloc_clusters,
@@ -212,9 +213,11 @@ def get_cluster_table(bs: BlockDriverState, offset: int) -> tuple[int, array[int
     if old & QCOW_OFLAG_COPIED:
         l2_table = l2_load(bs, old & ~QCOW_OFLAG_COPIED)
     else:
-        l2_table = l2_allocate(bs, l1_index)
-        if old and l2_table is not None:
-            qcow2_free_clusters(bs, old, s.cluster_size)
+        with held_back(s) as held:
+            if old:
+                qcow2_free_clusters(bs, old, s.cluster_size)
+            l2_table = l2_allocate(bs, l1_index)
+            held.done = l2_table is not None
     if l2_table is None:
         return -errno.EIO, array("Q"), 0, 0
     l2_offset = l1_of(s)[l1_index] & ~QCOW_OFLAG_COPIED

@@ -49,6 +49,11 @@ def build(tool, folder: Path) -> None:
     img("snapshot", "-c", "one", "twice.qcow2")
     io("twice.qcow2", "write -P 3 4096 4096")
     img("snapshot", "-c", "two", "twice.qcow2")
+    # the snapshot table takes two clusters; each snapshot has data that no other has
+    img("create", "-f", "qcow2", *SMALL, "many.qcow2", "128K")
+    for number in range(1, 5):
+        io("many.qcow2", f"write -P {number} {number * 4096} 12288")
+        img("snapshot", "-c", f"{number}-{'long name ' * 20}", "many.qcow2")
     # one cluster of refcount table reaches to 8 MiB of the file, and the disk nearly so far
     img("create", "-f", "qcow2", "-o", "cluster_size=512,preallocation=metadata", "full.qcow2", "8016K")
 
@@ -70,6 +75,9 @@ OPERATIONS = {
     "snapshot-delete": ("snap.qcow2", ("qemu-img", "snapshot", "-d", "one", "snap.qcow2")),
     "snapshot-delete-first": ("twice.qcow2", ("qemu-img", "snapshot", "-d", "one", "twice.qcow2")),
     "snapshot-apply-first": ("twice.qcow2", ("qemu-img", "snapshot", "-a", "one", "twice.qcow2")),
+    "snapshot-delete-reuse": ("many.qcow2", ("qemu-img", "snapshot", "-d", "2", "many.qcow2")),
+    "snapshot-delete-last": ("many.qcow2", ("qemu-img", "snapshot", "-d", "4", "many.qcow2")),
+    "overwrite-vmstate": ("many.qcow2", ("qemu-io", "-c", "write -b -P 9 0 32768", "many.qcow2")),
     "commit": ("over.qcow2", ("qemu-img", "commit", "over.qcow2")),
     "rebase": ("over.qcow2", ("qemu-img", "rebase", "-F", "raw", "-b", "same.img", "over.qcow2")),
     "create": ("new.qcow2", ("qemu-img", "create", "-f", "qcow2", *SMALL, "new.qcow2", "1M")),
