@@ -64,6 +64,7 @@ OPERATIONS = {
     "overwrite": ("plain.qcow2", ("qemu-io", "-c", "write -P 9 2048 8192", "plain.qcow2")),
     "overlay": ("over.qcow2", ("qemu-io", "-c", "write -P 9 1536 4096", "over.qcow2")),
     "overwrite-shared": ("snap.qcow2", ("qemu-io", "-c", "write -P 9 2048 12288", "snap.qcow2")),
+    "copy-shared-table": ("many.qcow2", ("qemu-io", "-c", "write -P 9 2048 12288", "many.qcow2")),
     "overwrite-compressed": ("packed.qcow2", ("qemu-io", "-c", "write -P 9 1024 1024", "packed.qcow2")),
     "refcount-growth": ("small.qcow2", ("qemu-io", "-c", "write -P 9 131072 32768", "small.qcow2")),
     "table-growth": ("full.qcow2", ("qemu-io", "-c", "write -b -P 9 0 32768", "full.qcow2")),
