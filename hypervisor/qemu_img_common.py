@@ -21,7 +21,7 @@ from hypervisor.block import (
 )
 from hypervisor.block_int import BDRV_O_CACHE_WB, BlockDriver, BlockDriverState
 from hypervisor.getopt import Getopt
-from hypervisor.open_error import cache_flags, complaints, open_quietly, warn_if_guessed, why_not_open
+from hypervisor.tool_open import cache_flags, complaints, open_quietly, warn_if_guessed, why_not_open
 from hypervisor.wording import modern, not_modelled
 from tracer import traced
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 
 from hypervisor.block import bdrv_delete, bdrv_getlength, bdrv_is_allocated, bdrv_pread
 from hypervisor.block_int import BlockDriverState
-from hypervisor.open_error import reaching
 from hypervisor.qemu_img_common import cache_mode, error, open_image, options, output_format, usage_error
 from hypervisor.qemu_img_create import size_argument
+from hypervisor.tool_open import reaching
 
 _CHUNK = 2 * 1024 * 1024
 _QCOW_COMPRESSED = 1 << 63

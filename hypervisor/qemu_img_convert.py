@@ -29,7 +29,6 @@ from hypervisor.block_int import (
     BlockDriverInfo,
     BlockDriverState,
 )
-from hypervisor.open_error import ragged, reaching
 from hypervisor.qemu_img import add_old_style_options, old_style_flags
 from hypervisor.qemu_img_common import bdrv_new_open, cache_mode, error, help, open_image, options
 from hypervisor.qemu_option_parameter import (
@@ -40,6 +39,7 @@ from hypervisor.qemu_option_parameter import (
     print_option_help,
     set_option_parameter_int,
 )
+from hypervisor.tool_open import ragged, reaching
 from hypervisor.wording import cause, modern, not_modelled
 from tracer import traced
 

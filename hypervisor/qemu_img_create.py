@@ -22,7 +22,6 @@ from hypervisor.block import (
     path_combine,
 )
 from hypervisor.block_int import BDRV_O_CACHE_WB, BlockDriver
-from hypervisor.open_error import complaints, why_not_open
 from hypervisor.qemu_img_common import error, usage_error
 from hypervisor.qemu_option_parameter import (
     OPT_SIZE,
@@ -36,6 +35,7 @@ from hypervisor.qemu_option_parameter import (
     set_option_parameter,
     set_option_parameter_int,
 )
+from hypervisor.tool_open import complaints, why_not_open
 from hypervisor.wording import cause, not_modelled
 
 _SIZE = re.compile(r"(\d+)(\.\d+)?([bkKMGTPE]?)B?\Z")

@@ -35,9 +35,9 @@ from hypervisor.block.qcow2_format import (
     pack_extensions,
 )
 from hypervisor.block_int import BlockDriverState
-from hypervisor.open_error import why_not_open
 from hypervisor.qemu_img_common import cache_mode, error, open_alone, open_image, options, usage_error
 from hypervisor.qemu_img_create import NO_SIZE, parse_size
+from hypervisor.tool_open import why_not_open
 from hypervisor.wording import cause
 
 _CHUNK = 2 * 1024 * 1024 // 512

@@ -42,7 +42,6 @@ from hypervisor.cmd import (
     set_progname,
 )
 from hypervisor.getopt import Getopt
-from hypervisor.open_error import cache_flags, complaints, warn_if_guessed, why_not_open
 from hypervisor.qemu_io_aio import aio_flush_cmd, aio_read_cmd, aio_write_cmd
 from hypervisor.qemu_io_common import state
 from hypervisor.qemu_io_query import (
@@ -54,6 +53,7 @@ from hypervisor.qemu_io_query import (
     truncate_cmd,
 )
 from hypervisor.qemu_io_rw import read_cmd, readv_cmd, write_cmd, writev_cmd
+from hypervisor.tool_open import cache_flags, complaints, warn_if_guessed, why_not_open
 from hypervisor.wording import modern, not_modelled
 from tracer import traced
 

@@ -21,7 +21,8 @@ from hypervisor.qemu_io_common import (
     qemu_io_free,
     state,
 )
-from hypervisor.qemu_io_rw import failed, now, unaligned, vector, verify
+from hypervisor.qemu_io_do import failed, now, unaligned, verify
+from hypervisor.qemu_io_rw import vector
 from hypervisor.wording import modern
 from tracer import Struct, traced
 

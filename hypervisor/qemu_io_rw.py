@@ -10,29 +10,16 @@ With 7.2's wording, requests that are not aligned to sectors go the way of ``-p`
 
 import errno
 import sys
-import time
-from collections.abc import Callable
-from typing import Any
 
-from hypervisor.aio import qemu_aio_wait
 from hypervisor.block import (
-    bdrv_aio_readv,
-    bdrv_aio_writev,
     bdrv_flush,
     bdrv_get_info,
     bdrv_getlength,
-    bdrv_load_vmstate,
-    bdrv_pread,
-    bdrv_pwrite,
-    bdrv_read,
-    bdrv_save_vmstate,
-    bdrv_write,
     bdrv_write_compressed,
 )
 from hypervisor.block_int import BlockDriverInfo
 from hypervisor.cmd import cmdinfo_t, command_usage, fail, tsub
 from hypervisor.cutils import QEMUIOVector
-from hypervisor.open_error import reaching
 from hypervisor.qemu_io_common import (
     REQUEST_MAX_BYTES,
     Request,
@@ -46,106 +33,25 @@ from hypervisor.qemu_io_common import (
     qemu_io_free,
     state,
 )
-from hypervisor.wording import cause, modern
-from tracer import Struct, traced
+from hypervisor.qemu_io_do import (
+    UNALIGNED,
+    do_aio_readv,
+    do_aio_writev,
+    do_load_vmstate,
+    do_pread,
+    do_pwrite,
+    do_read,
+    do_save_vmstate,
+    do_write,
+    failed,
+    now,
+    unaligned,
+    verify,
+)
+from hypervisor.wording import modern
+from tracer import traced
 
 C_FILE = "qemu-io.c"
-
-NOT_DONE = 0x7FFFFFFF
-_UNALIGNED = 0x1FF
-
-
-def now() -> int:
-    """Give the time in microseconds, as `gettimeofday` does."""
-    return time.time_ns() // 1000
-
-
-@traced
-def do_read(buf: memoryview, offset: int, count: int) -> tuple[int, int]:
-    """Read whole sectors; 1 or -errno, and the bytes done."""
-    with reaching(state.image, offset + count):
-        ret = bdrv_read(state.image, offset >> 9, buf, count >> 9)
-    return (ret, 0) if ret < 0 else (1, count)
-
-
-@traced
-def do_write(buf: memoryview, offset: int, count: int) -> tuple[int, int]:
-    """Write whole sectors; 1 or -errno, and the bytes done."""
-    ret = bdrv_write(state.image, offset >> 9, buf, count >> 9)
-    return (ret, 0) if ret < 0 else (1, count)
-
-
-@traced
-def do_pread(buf: memoryview, offset: int, count: int) -> tuple[int, int]:
-    """Read bytes; 1 or -errno, and the bytes done."""
-    with reaching(state.image, offset + count):
-        total = bdrv_pread(state.image, offset, buf, count)
-    return (total if total < 0 else 1), total
-
-
-@traced
-def do_pwrite(buf: memoryview, offset: int, count: int) -> tuple[int, int]:
-    """Write bytes; 1 or -errno, and the bytes done."""
-    total = bdrv_pwrite(state.image, offset, buf, count)
-    return (total if total < 0 else 1), total
-
-
-@traced
-def do_load_vmstate(buf: memoryview, offset: int, count: int) -> tuple[int, int]:
-    """Read from the VM state; 1 or -errno, and the bytes done."""
-    total = bdrv_load_vmstate(state.image, buf, offset, count)
-    return (total if total < 0 else 1), total
-
-
-@traced
-def do_save_vmstate(buf: memoryview, offset: int, count: int) -> tuple[int, int]:
-    """Write to the VM state; 1 or -errno, and the bytes done."""
-    total = bdrv_save_vmstate(state.image, buf, offset, count)
-    return (total if total < 0 else 1), total
-
-
-class _AsyncRet(Struct):
-    """The `int async_ret` that a waiting request's callback sets."""
-
-    value: int = NOT_DONE
-
-
-@traced
-def aio_rw_done(opaque: _AsyncRet, ret: int) -> None:
-    """Tell the waiting `do_aio_readv` or `do_aio_writev` that its request is done."""
-    opaque.value = ret
-
-
-@traced
-def do_aio_readv(qiov: QEMUIOVector, offset: int) -> tuple[int, int]:
-    """Read into a vector and wait; 1 or -errno, and the bytes done."""
-    return _wait(bdrv_aio_readv, qiov, offset)
-
-
-@traced
-def do_aio_writev(qiov: QEMUIOVector, offset: int) -> tuple[int, int]:
-    """Write from a vector and wait; 1 or -errno, and the bytes done."""
-    return _wait(bdrv_aio_writev, qiov, offset)
-
-
-def _wait(submit: Callable[..., Any], qiov: QEMUIOVector, offset: int) -> tuple[int, int]:
-    async_ret = _AsyncRet()
-    if submit(state.image, offset >> 9, qiov, qiov.size >> 9, aio_rw_done, async_ret) is None:
-        return -errno.EIO, 0
-    while async_ret.value == NOT_DONE:
-        qemu_aio_wait()
-    return (async_ret.value if async_ret.value < 0 else 1), qiov.size
-
-
-def failed(what: str, ret: int) -> None:
-    """Report a request's error."""
-    complain(f"{what} failed: {cause(ret)}")
-
-
-def verify(buf: memoryview, pattern: int, offset: int) -> None:
-    """Tell the user if `buf` is not full of `pattern`."""
-    if bytes(buf) != bytes((pattern,)) * len(buf):
-        complain(f"Pattern verification failed at offset {offset}, {len(buf)} bytes")
 
 
 def _span(request: Request, unless: str = "") -> tuple[int, int] | None:
@@ -165,15 +71,10 @@ def _span(request: Request, unless: str = "") -> tuple[int, int] | None:
     return offset, count
 
 
-def unaligned(offset: int, count: int) -> bool:
-    """Tell whether a range does not begin and end at sectors; only 7.2's wording lets it through."""
-    return bool((offset | count) & _UNALIGNED)
-
-
 def _aligned(offset: int, count: int) -> bool:
     """Check both for whole sectors, and tell the user."""
     for value, name in ((offset, "offset"), (count, "count")):
-        if value & _UNALIGNED:
+        if value & UNALIGNED:
             if modern():
                 complain(f"{value} is not a sector-aligned value for '{name}'")
             else:
@@ -306,7 +207,7 @@ def vector(request: Request | None, qiov: QEMUIOVector, pattern: int) -> tuple[i
     offset = number(request.operands[0]) if request is not None else None
     if request is None or offset is None:
         return None
-    if offset & _UNALIGNED and not modern():
+    if offset & UNALIGNED and not modern():
         complain(f"offset {offset} is not sector aligned")
         return None
     lengths = request.operands[1:]

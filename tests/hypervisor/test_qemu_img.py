@@ -215,3 +215,5 @@ def test_the_last_sector_of_an_odd_file_is_not_lost():
     img("convert", "-O", "raw", "odd.img", "whole.img")
     assert Path("whole.img").read_bytes() == b"\7" * 1000 + bytes(24)
     assert img("compare", "-f", "raw", "-F", "raw", "odd.img", "whole.img") == "Images are identical.\n"
+    io_("odd.img", "write -p -P 8 999 2")
+    assert Path("odd.img").read_bytes() == b"\7" * 999 + b"\x08\x08" + bytes(23)

@@ -1,14 +1,14 @@
-"""Why an image did not open, in 7.2's words, and 7.2's names of cache modes.
+"""How the tools open images, and why one did not open in 7.2's words.
 
 The block layer of 0.12.4 gives nothing but an errno. QEMU 7.2 says which of the chain's
 files is meant and what is wrong with it, and its tests compare that.
 
 - `why_not_open(filename, code, fmt) -> str`
+- `complaints()`: hold back what drivers say on stderr, where 7.2 has one line for it all.
 - `warn_if_guessed(bs, fmt)`: 7.2's warning about images without a known format.
-- `ragged(bs)`, `reaching(bs, end)`: the last sector of a raw file whose length is odd.
-- `complaints()`: hold back what drivers say on stderr.
 - `open_quietly(filename, drv, read_only)`: open one file of a chain alone.
-- `cache_flags(mode) -> int or None`
+- `cache_flags(mode)`: the flags of a cache mode.
+- `ragged(bs)`, `reaching(bs, end)`: the last sector of a raw file whose length is odd.
 """
 
 import contextlib
@@ -41,19 +41,28 @@ _CACHE = {
 }
 
 
-def ragged(bs: BlockDriverState) -> int:
-    """1 if a raw image's file ends within a sector, which 0.12.4 would leave out."""
+def _odd_length(bs: BlockDriverState) -> int:
+    """Give the length of a raw image's file if it ends within a sector, else 0."""
     if bs.drv is None or bs.drv.format_name != "raw":
         return 0
-    return int(os.fstat(bs.opaque.fd).st_size % 512 != 0)
+    size = os.fstat(bs.opaque.fd).st_size
+    return size if size % 512 else 0
+
+
+def ragged(bs: BlockDriverState) -> int:
+    """1 if a raw image's file ends within a sector, which 0.12.4 would leave out."""
+    return int(_odd_length(bs) > 0)
 
 
 @contextlib.contextmanager
 def reaching(bs: BlockDriverState, end: int) -> Iterator[None]:
-    """Let a read go on to byte `end`, within the sector in which a raw file ends; the rest is zeros."""
-    growable = bs.growable
-    if ragged(bs) and end <= -(-bdrv_getlength(bs) // 512) * 512:
-        bs.growable = 1
+    """Let a request go on to byte `end`, within the sector in which a raw file ends."""
+    size = _odd_length(bs)
+    start = size - size % 512
+    if not size or not start < end <= start + 512:
+        yield
+        return
+    growable, bs.growable = bs.growable, 1
     try:
         yield
     finally:
