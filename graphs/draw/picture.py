@@ -13,7 +13,7 @@ Condensing keeps every name: it moves small ones into the boxes of their callers
 """
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
@@ -33,6 +33,8 @@ _COLOURS = [
     ("#e0e7ff", "#4338ca"), ("#ecfccb", "#4d7c0f"),
 ]  # fmt: skip
 _PLAIN = ("#f1f5f9", "#475569")
+# These keep their colour from picture to picture, in the order of the colours.
+_USUAL = ("block.c", "block/qcow.c", "block/raw-posix.c", "posix-aio-compat.c", "vl.c", "block/qcow2.c")
 _INK, _FAINT = "#0f172a", "#64748b"
 
 
@@ -274,13 +276,12 @@ def _dot(picture: Picture, total: int, direction: str, ranking: str) -> str:
 
 
 def _colours(picture: Picture) -> dict[str, tuple[str, str]]:
-    """Give each file a colour; the files with most functions come first."""
-    count: dict[str, int] = defaultdict(int)
-    for box in picture.boxes.values():
-        count[box.group] += 1
-    ranked = sorted((group for group in count if group), key=lambda group: (-count[group], group))
-    colours = [*_COLOURS[: len(ranked)], *[_PLAIN] * (len(ranked) - len(_COLOURS))]
-    return dict(zip(ranked, colours, strict=True))
+    """Give each file a colour: the usual ones theirs, then those with most functions what is left."""
+    count = Counter(box.group for box in picture.boxes.values() if box.group)
+    usual = {file: colour for file, colour in zip(_USUAL, _COLOURS, strict=False) if file in count}
+    left = [colour for colour in _COLOURS if colour not in usual.values()]
+    others = sorted(count.keys() - usual.keys(), key=lambda group: (-count[group], group))
+    return usual | dict(zip(others, [*left, *[_PLAIN] * len(others)], strict=False))
 
 
 def _label(box: Box) -> Markup:
