@@ -1,3 +1,0 @@
-extern int (*hook)(void);
-
-int main(void) { return hook(); }

@@ -1,2 +1,0 @@
-static int target(void) { return 0; }
-int (*hook)(void) = target;

@@ -1,7 +1,0 @@
-static int target(void) { return 0; }
-
-int main(void)
-{
-    int (*call)(void) = target;
-    return call();
-}

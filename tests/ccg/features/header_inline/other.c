@@ -1,3 +1,0 @@
-#include "shared.h"
-
-int other(void) { return twice(0); }

@@ -1,6 +1,0 @@
-#define SUFFIX b
-#include "template.h"
-#define SUFFIX w
-#include "template.h"
-
-int main(void) { return load_b() + load_w(); }

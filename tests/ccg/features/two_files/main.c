@@ -1,3 +1,0 @@
-int other(void);
-
-int main(void) { return other(); }
