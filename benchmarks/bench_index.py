@@ -1,10 +1,10 @@
-"""What indexing costs, beside a compiler's front end over the same files and other tools that draw call graphs.
+"""What indexing costs, beside a compiler's front end over the same files and other call graph tools.
 
-Run: ``STUDYKVM_QEMU_KVM=path/to/qemu-kvm-0.12.4 python -m benchmarks index``. Prints, for the 210 files of the x86_64-softmmu
-build:
+Run: ``STUDYKVM_QEMU_KVM=path/to/qemu-kvm-0.12.4 python -m benchmarks index``. Prints, for the 210 files of
+the x86_64-softmmu build:
 
-- `studykvm index` from nothing, one process, against ``clang -cc1 -fsyntax-only`` over the same files in one process: target, at
-  most 0.7 times the time; under 150 MB;
+- `studykvm index` from nothing, one process, against ``clang -cc1 -fsyntax-only`` over the same files in one
+  process: target, at most 0.7 times the time; under 150 MB;
 - two processes against doxygen (call graph data as XML), if it is installed: target, ahead of it;
 - cflow and cscope, which read text only, for comparison;
 - the index renewed after one changed file: target, under 2 s;
@@ -116,7 +116,8 @@ def main() -> None:
         for name, measured in rows.items():
             note = ""
             if floor and name.startswith("studykvm"):
-                note = f"{measured[0] / floor[0]:.2f} of clang's wall time, {measured[1] / floor[1]:.2f} of its processor time"
+                wall, processor = measured[0] / floor[0], measured[1] / floor[1]
+                note = f"{wall:.2f} of clang's time, {processor:.2f} of its processor time"
             _show(name, measured, note)
         _renewal(tree, scratch, ours)
     _answer()
@@ -125,7 +126,8 @@ def main() -> None:
 def _peers(tree: Path, files: list[str], scratch: Path, run: object) -> None:
     assert callable(run)
     settings = (
-        f"INPUT={' '.join(str(tree / f) for f in files)}\nOUTPUT_DIRECTORY={scratch}/dox\nGENERATE_HTML=NO\nGENERATE_LATEX=NO\n"
+        f"INPUT={' '.join(str(tree / f) for f in files)}\nOUTPUT_DIRECTORY={scratch}/dox\n"
+        "GENERATE_HTML=NO\nGENERATE_LATEX=NO\n"
         "GENERATE_XML=YES\nEXTRACT_ALL=YES\nEXTRACT_STATIC=YES\nREFERENCES_RELATION=YES\nREFERENCED_BY_RELATION=YES\nQUIET=YES\n"
     )
     if shutil.which("doxygen"):

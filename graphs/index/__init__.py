@@ -1,4 +1,4 @@
-"""The source index: real C read with libclang into one file that answers who calls whom, and how that is known.
+"""The source index: real C read with libclang into one file that says who calls whom, and why.
 
 In the order in which a file goes through them:
 

@@ -2,9 +2,12 @@
 
 - `open_index(path=None, program=None)`: a `CallGraph`, which is a `networkx.MultiDiGraph`.
 
-Nodes are "file:name", with the attributes file, name, line, signature, static, macro, programs (list of str). Edges go from
-caller to callee, keyed by their number, with kind (see `graphs.index.resolve.KINDS`), file, line, column, evidence
-(how the call is known, in words) and programs. The graph's own attributes are those of the index: identity, clang ...
+Nodes are "file:name", with the attributes file, name, line, signature, static, macro, programs (list of str).
+Edges go from caller to callee, keyed by their number, with kind (see `graphs.index.resolve.KINDS`), file,
+line, column,
+evidence (how the call is known, in words) and programs. The graph's own attributes are those of the index:
+identity,
+clang ...
 In Jupyter a graph of up to 200 functions displays itself as SVG; `graph.near("main", 2)` makes such a part.
 """
 
@@ -42,7 +45,8 @@ class CallGraph(networkx.MultiDiGraph):  # type: ignore[misc]
         return part
 
     def __str__(self) -> str:
-        return f"call graph of {self.graph.get('identity', '?')}: {len(self)} functions, {self.number_of_edges()} calls"
+        name = self.graph.get("identity", "?")
+        return f"call graph of {name}: {len(self)} functions, {self.number_of_edges()} calls"
 
     def _repr_svg_(self) -> str | None:
         if not 0 < len(self) <= _READABLE:
@@ -75,14 +79,14 @@ def open_index(path: str | Path | None = None, program: str | None = None) -> Ca
         for f in index.all_functions.values():
             names[f.id] = str(f)
             graph.add_node(
-                str(f), file=f.file, name=f.name, line=f.line, signature=f.signature, static=f.static, macro=f.macro,
-                programs=index.program_names(f.programs),
+                str(f), file=f.file, name=f.name, line=f.line, signature=f.signature, static=f.static,
+                macro=f.macro, programs=index.program_names(f.programs),
             )  # fmt: skip
         for edge in index.edges():
             if edge.caller in names and edge.callee in names:
                 graph.add_edge(
-                    names[edge.caller], names[edge.callee], edge.id, kind=edge.kind, file=edge.file, line=edge.line,
-                    column=edge.column, evidence=explain.how(index, edge),
+                    names[edge.caller], names[edge.callee], edge.id, kind=edge.kind, file=edge.file,
+                    line=edge.line, column=edge.column, evidence=explain.how(index, edge),
                     programs=index.program_names(edge.programs),
                 )  # fmt: skip
         return graph

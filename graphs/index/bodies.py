@@ -1,4 +1,4 @@
-"""Function bodies and initialisers to facts: calls, calls through pointers, flows of function values, references.
+"""Function bodies and initialisers to facts: calls, flows of function values, references.
 
 One pass over the nodes of a declaration, outermost first, then the few nodes that carry values are evaluated:
 `Body._values` answers which symbols the value of an expression may come from.
@@ -109,7 +109,7 @@ class Body:
         referenced = lib.getCursorReferenced
         for i in tree.wanted:
             kind = kinds[i]
-            if kind == K_DECLREF or kind == K_MEMBER or kind == K_TYPEREF or kind == K_MEMBERREF:
+            if kind in (K_DECLREF, K_MEMBER, K_TYPEREF, K_MEMBERREF):
                 target = referenced(cursors[i])
                 symbol = known.get(target.d0)
                 if symbol is None:
@@ -127,12 +127,13 @@ class Body:
         for i in todo:
             _ACTIONS[kinds[i]](self, i)
 
-    # -- references ---------------------------------------------------------------------------------------------
+    # -- references
+    # ---------------------------------------------------------------------------------------------
 
     def _mention(self, i: int, kind: int, symbol: Symbol) -> None:
         self.symbol_at[i] = symbol
         letter = symbol.kind
-        if letter == LOCAL or letter == PARAMETER or symbol.number < 0 or symbol.outside:
+        if letter in (LOCAL, PARAMETER) or symbol.number < 0 or symbol.outside:
             if letter == FUNCTION:
                 self._function_mentioned(i)
             return
@@ -180,9 +181,7 @@ class Body:
                 if tree.children[parents[up]][0] != up:
                     return READ
                 i = parents[up]
-            elif kind == K_SUBSCRIPT and tree.children[up][0] == i:
-                i = up
-            elif kind == K_MEMBER:
+            elif (kind == K_SUBSCRIPT and tree.children[up][0] == i) or kind == K_MEMBER:
                 i = up
             else:
                 return READ
@@ -191,7 +190,8 @@ class Body:
         operator: int = self.lib.getCursorBinaryOperatorKind(self.tree.cursor[i])
         return operator
 
-    # -- calls --------------------------------------------------------------------------------------------------
+    # -- calls
+    # --------------------------------------------------------------------------------------------------
 
     def _find_callee(self, i: int) -> None:
         children = self.tree.children[i]
@@ -288,7 +288,8 @@ class Body:
             return 1, symbol.key
         return (4 if kind == K_CALL else 5), ""
 
-    # -- values -------------------------------------------------------------------------------------------------
+    # -- values
+    # -------------------------------------------------------------------------------------------------
 
     def _holds_function(self, i: int) -> bool:
         """Whether a function's name stands below node `i`, other than to be called."""
@@ -314,14 +315,14 @@ class Body:
         """Numbers of the symbols that the value of node `i` may come from."""
         tree = self.tree
         kind = tree.kind[i]
-        if kind == K_DECLREF or kind == K_MEMBER:
+        if kind in (K_DECLREF, K_MEMBER):
             return self._named(i)
         children = tree.children[i]
         if kind == K_CALL:
             return self._returned(i)
         if not children:
             return []
-        if kind == K_CAST or kind == K_PAREN:
+        if kind in (K_CAST, K_PAREN):
             return self._values(children[-1])
         if kind == K_UNEXPOSED:
             if len(children) == 1:
@@ -389,7 +390,7 @@ class Body:
                 self.unit.flows.append([target, value, kind, where, self.caller])
 
     def _aliases(self, i: int) -> bool:
-        """Whether what is passed is the address of something that holds functions: it may be written through."""
+        """Whether what is passed is the address of something that holds functions, to be written through."""
         tree = self.tree
         while tree.kind[i] in _WRAPPERS and tree.children[i]:
             i = tree.children[i][-1]
@@ -400,7 +401,8 @@ class Body:
             return bool(self.lib.getCursorUnaryOperatorKind(tree.cursor[i]) == clang.OP_ADDRESS)
         return inner.carrier == "a"
 
-    # -- statements ---------------------------------------------------------------------------------------------
+    # -- statements
+    # ---------------------------------------------------------------------------------------------
 
     def _assign(self, i: int) -> None:
         children = self.tree.children[i]

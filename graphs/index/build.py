@@ -2,10 +2,11 @@
 
 - `Source`: what is to be read: a tree with a profile, a compile_commands.json, or plain files with flags.
 - `prepare(source, scratch, report)`: the headers that configure would write, and the arguments.
-- `build(source, output, jobs=1, progress=None, scheduler=None)`: make or renew the index; a `Report` says what was done.
+- `build(source, output, jobs=1, progress=None, scheduler=None)`: make or renew the index; a `Report` says
+  what was done.
 
-Files whose inputs did not change since the index at `output` was made are not read again. The result is the same as
-from scratch: facts are merged and resolved anew each time.
+Files whose inputs did not change since the index at `output` was made are not read again. The result is the
+same as from scratch: facts are merged and resolved anew each time.
 """
 
 from __future__ import annotations

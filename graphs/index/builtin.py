@@ -1,6 +1,7 @@
 """The compiler's own headers (stddef.h, stdarg.h ...), which the libclang wheel does not carry.
 
-- `builtin_headers()`: a folder that has them, from a pip package if there is one, else from a compiler at hand.
+- `builtin_headers()`: a folder that has them, from a pip package if there is one, else from a compiler at
+  hand.
 """
 
 from __future__ import annotations

@@ -5,13 +5,16 @@
 
 What counts (see the caveats of the recordings):
 
-- Only the complete part: of a system recording until its third `main_loop_wait`, or its first 760,000 entries if it
-  kept every function longer; later a line may hang under a function that is not its caller.
-- A signal handler, and what it calls, appears under whatever it interrupted. It is judged by its own edge: some
-  function installs it. Lines after it count as its own as long as it reaches them and the nominal caller does not.
+- Only the complete part: of a system recording until its third `main_loop_wait`, or its first 760,000 entries
+  if it kept every function longer; later a line may hang under a function that is not its caller.
+- A signal handler, and what it calls, appears under whatever it interrupted. It is judged by its own edge:
+  some function installs it. Lines after it count as its own as long as it reaches them and the nominal caller
+  does
+  not.
 - A helper that generated code calls is judged by its tcg edge.
-- A call through a pointer is exercised when its function called one of its targets. A target that was not called
-  there is `false` only if that function did run in the same recordings; one that never ran is `unobserved`.
+- A call through a pointer is exercised when its function called one of its targets. A target that was not
+  called there is `false` only if that function did run in the same recordings; one that never ran is
+  `unobserved`.
 """
 
 from __future__ import annotations
@@ -207,7 +210,8 @@ def report(index: Index, result: Result, sites: bool = False) -> str:
     found = len(result.pairs) - len(result.missed)
     lines = [
         f"{len(result.recordings)} recordings, {result.entries:,} calls in their complete parts",
-        f"pairs     {len(result.pairs):,} caller-callee pairs between indexed functions, {found:,} in the graph "
+        f"pairs     {len(result.pairs):,} caller-callee pairs between indexed functions, "
+        f"{found:,} in the graph "
         f"({_share(found, len(result.pairs))})",
         f"          {result.helpers:,} of them are generated code calling a helper; "
         f"{result.handlers:,} calls of signal handlers were judged by what installs them",
@@ -247,7 +251,8 @@ def _site_lines(index: Index, result: Result, every: bool) -> list[str]:
         f"pointers  {len(chosen)} of {total} calls through pointers exercised ({_share(len(chosen), total)})",
         f"per site  recall {100 * recall:.2f} %, precision {100 * precision:.1f} %, F1 {100 * f1:.1f} %; "
         f"precision {100 * strict:.1f} % if unobserved targets counted as false",
-        f"per edge  {seen} seen, {false} false (ran, but not from there), {unobserved} unobserved (never ran), "
+        f"per edge  {seen} seen, {false} false (ran, but not from there), "
+        f"{unobserved} unobserved (never ran), "
         f"{missed} missed: recall {_share(seen, seen + missed)}, precision {_share(seen, seen + false)}",
     ]
     if every:
@@ -257,7 +262,8 @@ def _site_lines(index: Index, result: Result, every: bool) -> list[str]:
 
 def _site_line(index: Index, site: Site, score: tuple[float, float, float]) -> str:
     caller, path, line, through = index.db.execute(
-        "SELECT s.caller, files.path, s.line, s.through FROM sites s JOIN files ON files.id = s.file WHERE s.id = ?",
+        "SELECT s.caller, files.path, s.line, s.through FROM sites s "
+        "JOIN files ON files.id = s.file WHERE s.id = ?",
         (site.number,),
     ).fetchone()
     name = index.symbol_name(through) if through is not None else "an expression"

@@ -1,6 +1,7 @@
 """libclang by bare ctypes: just the calls the indexer makes, at the price of one foreign call each.
 
-``clang.cindex`` wraps every cursor in Python objects and costs twenty times the walk itself. Here a cursor is the
+``clang.cindex`` wraps every cursor in Python objects and costs twenty times the walk itself. Here a cursor is
+the
 C structure that libclang hands to the visitor, and callers read its words directly:
 
     Cursor (CXCursor)   kind   which kind of node (the K_* numbers)

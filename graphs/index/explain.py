@@ -1,7 +1,8 @@
 """Edges in words: one line that says how a call is known, and the chain behind it.
 
 - `how(index, edge)`: e.g. ``through BlockDriver.bdrv_open, block.c:472``.
-- `chain(index, edge, sources)`: the steps from the function's name to the call, with source lines if a tree is at hand.
+- `chain(index, edge, sources)`: the steps from the function's name to the call, with source lines if a tree
+  is at hand.
 - `Sources(tree)`: reads lines of the tree, when it is there.
 """
 

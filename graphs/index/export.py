@@ -1,7 +1,9 @@
 """A function's surroundings as a picture or as data.
 
-- `write(index, function, depth, callers, path, boxes)`: svg, png, pdf, dot by Graphviz; mmd, graphml, json as text.
-- `picture(...)`: the `graphs.draw` picture: arrows in the style of how the call is known, tooltips with the evidence.
+- `write(index, function, depth, callers, path, boxes)`: svg, png, pdf, dot by Graphviz; mmd, graphml, json as
+  text.
+- `picture(...)`: the `graphs.draw` picture: arrows in the style of how the call is known, tooltips with the
+  evidence.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ _KINDS = {
 }
 _GROUP = {
     "field": "through a pointer", "table": "through a pointer", "variable": "through a pointer",
-    "parameter": "as a callback", "library": "as a callback", "signal": "by the system", "thread": "by the system",
+    "parameter": "as a callback", "library": "as a callback", "signal": "by the system",
+    "thread": "by the system",
     "constructor": "by the system", "tcg": "by the system",
 }  # fmt: skip
 
@@ -115,7 +118,8 @@ def _json(index: Index, functions: list[Function], edges: list[Edge]) -> str:
     ]
     links = [
         {
-            "source": str(index.by_number(e.caller)), "target": str(index.by_number(e.callee)), "kind": e.kind,
+            "source": str(index.by_number(e.caller)), "target": str(index.by_number(e.callee)),
+            "kind": e.kind,
             "place": e.place, "evidence": explain.how(index, e),
         }
         for e in edges if e.caller is not None
@@ -158,8 +162,10 @@ def _graphml(index: Index, functions: list[Function], edges: list[Edge]) -> str:
         lines.append(f"<node id={quoteattr(str(f))}>{data}</node>")
     for e in edges:
         if e.caller is not None:
-            ends = f"source={quoteattr(str(index.by_number(e.caller)))} target={quoteattr(str(index.by_number(e.callee)))}"
+            caller, callee = index.by_number(e.caller), index.by_number(e.callee)
+            ends = f"source={quoteattr(str(caller))} target={quoteattr(str(callee))}"
             lines.append(
-                f'<edge {ends}><data key="kind">{e.kind}</data><data key="place">{escape(e.place)}</data></edge>'
+                f'<edge {ends}><data key="kind">{e.kind}</data>'
+                f'<data key="place">{escape(e.place)}</data></edge>'
             )
     return "\n".join([*lines, "</graph>", "</graphml>"]) + "\n"

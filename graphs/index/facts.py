@@ -2,12 +2,15 @@
 
 A symbol is a short string, the same in every unit that mentions it:
 
-    f::bdrv_open           function with external linkage        f:block.c:bdrv_close_all   static one, with its file
-    v::bdrv_qcow           variable                              v:vl.c:drives
+    f::bdrv_open           function with external linkage        f:block.c:bdrv_close_all   static one, with
+    its file v::bdrv_qcow           variable                              v:vl.c:drives
     l:FILE:FUNC:x:12:5     local variable, by its declaration    p:f::bdrv_open:1           second parameter
-    r:f::bdrv_open         what the function returns             a:f::error_report          its variadic arguments
-    m:block_int.h:BlockDriver.bdrv_open   field                  s:FILE:FUNC:L:C:N          result of an indirect call
-    e:FILE:NAME            enum constant                         t:FILE:NAME                struct, union, enum, typedef
+    r:f::bdrv_open         what the function returns             a:f::error_report          its variadic
+    arguments m:block_int.h:BlockDriver.bdrv_open   field                  s:FILE:FUNC:L:C:N          result
+    of an
+    indirect call e:FILE:NAME            enum constant                         t:FILE:NAME
+    struct, union,
+    enum, typedef
 
 A place is one integer: file number in `Unit.files`, line, column; see `place` and `unplace`.
 
@@ -65,10 +68,11 @@ class Unit:
         [symbol, place, last line, static, signature class, signature text, macro that made it, constructor?,
         parameter names, inline?]
     calls : list
-        [caller, callee symbol, place]; a caller is a number into `functions`, -1 for a file-scope initialiser.
+        [caller, callee symbol, place]; a caller is a number into `functions`, -1 for a file-scope
+        initialiser.
     sites : list
-        Calls through pointers: [caller, place, kind, label, source symbols, arguments, class, type, result symbol];
-        arguments are [position, symbols].
+        Calls through pointers: [caller, place, kind, label, source symbols, arguments, class, type, result
+        symbol]; arguments are [position, symbols].
     flows : list
         [to, from, kind, place, caller]: a value that may be a function goes from one symbol to another.
     references : array of int

@@ -1,8 +1,9 @@
 """Which functions reach which symbol: the flow tier, one program at a time.
 
-Values go along the flows (assignments, initialisers, arguments, returns); a field stands for that field of every
-object of its type. A call through a pointer binds its arguments to the parameters of each function found there, and
-that function's result to its own, until nothing changes.
+Values go along the flows (assignments, initialisers, arguments, returns); a field stands for that field of
+every object of its type. A call through a pointer binds its arguments to the parameters of each function
+found
+there, and that function's result to its own, until nothing changes.
 
 - `solve(merged, program)`: a `Solution` for the link set with that bit.
 - `Solution.reach[symbol]`: functions (keys) that may be there, each with how it came.
@@ -31,7 +32,7 @@ class Solution:
     reach: dict[str, dict[str, Flow]] = field(default_factory=dict)
 
     def functions(self, site: Site) -> dict[str, str]:
-        """Functions a site may call, each with the source symbol it was found in ("" if named on the spot)."""
+        """Functions a site may call, each with the symbol it was found in ("" if named there)."""
         out: dict[str, str] = {}
         for source in site.sources:
             if source.startswith("f:"):

@@ -1,7 +1,7 @@
-"""Initialiser lists in the form in which they were written: positions, designators and left-out braces are followed here.
+"""Initialiser lists as they were written: positions, designators and left-out braces are followed here.
 
-libclang shows lists as the programmer wrote them, so which field the third value of an inner list fills must be worked
-out from the types, by C's own rules (C99 6.7.8).
+libclang shows lists as the programmer wrote them, so which field the third value of an inner list fills must
+be worked out from the types, by C's own rules (C99 6.7.8).
 
 - `Initialisers.variable(node, symbol, table)`: one list that initialises a variable or a compound literal.
 """
@@ -31,7 +31,7 @@ class Initialisers:
         self.depth = 0
 
     def variable(self, node: int, symbol: Symbol, table: bool) -> None:
-        """Follow the list at `node`, which initialises `symbol`; keep its rows if it is a `table` at file scope."""
+        """Follow the list at `node`, which initialises `symbol`; keep the rows of a `table` at file scope."""
         kind = self.lib.getCursorType(self.body.tree.cursor[node])
         if not table and not self.body.taken and not self._interesting(node):
             return
@@ -74,7 +74,6 @@ class Initialisers:
         lib, tree = self.lib, self.body.tree
         element = lib.getCanonicalType(lib.getArrayElementType(kind))
         aggregate = element.kind == clang.T_RECORD or element.kind in clang.ARRAYS
-        count = 0
         while at < len(values):
             node = values[at]
             if self._designated(node):
@@ -87,9 +86,12 @@ class Initialisers:
             elif tree.kind[node] == K_INITLIST:
                 self._fill(node, element, target, depth + 1)
                 at += 1
+            elif node != values[at]:
+                # Behind a designator stands one value, braces or not.
+                self._flat([node], 0, node, element, target, depth + 1)
+                at += 1
             else:
-                at = self._flat(values, at, node, element, target, depth + 1)
-            count += 1
+                at = max(at + 1, self._flat(values, at, node, element, target, depth + 1))
         return at
 
     def _flat(self, values: list[int], at: int, node: int, kind: Type, target: Symbol, depth: int) -> int:
@@ -100,7 +102,7 @@ class Initialisers:
         if kind.kind in clang.ARRAYS:
             if self._string(node) is not None:
                 return at + 1
-            return self._counted(values, at, kind, target, depth)
+            return max(at + 1, self._counted(values, at, kind, target, depth))
         record = self.body.symbols.record(self.lib.getTypeDeclaration(kind))
         return max(at + 1, self._record(values, at, record, target, depth, elided=True))
 

@@ -57,8 +57,8 @@ def locate(names: list[str], flags: list[str] | None, scratch: Path, family: str
     found = profile.load(family) if family else profile.find(tree)
     if found is None:
         raise GraphsError(
-            f"{path} is no QEMU tree that a profile knows, and has no compile_commands.json; configure it so that it "
-            "has one, or name files: studykvm index FILES -- FLAGS"
+            f"{path} is no QEMU tree that a profile knows, and has no compile_commands.json; configure it so "
+            "that it has one, or name files: studykvm index FILES -- FLAGS"
         )
     return Source(tree, found.files(tree), {}, found)
 

@@ -1,11 +1,14 @@
 """A macro's expansion, one step at a time, as the preprocessor does it.
 
 - `steps(text, definitions)`: the text after each replacement, with the macro that was replaced.
-- `definitions_before(source, path, line, scratch)`: the macros that are defined where a line of a file stands.
+- `definitions_before(source, path, line, scratch)`: the macros that are defined where a line of a file
+  stands.
 - `statement(lines, line)`: the text from a line on until its parentheses are closed.
 
-Replacement follows C99 6.10.3: arguments of # and ## as they are written, a macro's own name not again within what it
-became. An argument is replaced where it comes to stand, which gives the same in the end as before it is put there.
+Replacement follows C99 6.10.3: arguments of # and ## as they are written, a macro's own name not again within
+what it became. An argument is replaced where it comes to stand, which gives the same in the end as before it
+is put
+there.
 """
 
 from __future__ import annotations
@@ -237,9 +240,7 @@ def definitions_before(source: Source, path: str, line: int, scratch: Path) -> d
         parser.close()
 
 
-def _collect(
-    cursors: list[clang.Cursor], full: str, line: int, roots: dict[str, str]
-) -> dict[str, Macro]:
+def _collect(cursors: list[clang.Cursor], full: str, line: int, roots: dict[str, str]) -> dict[str, Macro]:
     lib = clang.library()
     texts: dict[int, tuple[str, bytes]] = {}
     out: dict[str, Macro] = {}
@@ -261,7 +262,9 @@ def _collect(
             break
         if cursor.kind == clang.K_MACRO_DEFINITION:
             end = clang.expansion(lib.getRangeEnd(extent))[3]
-            shown = next((prefix + name[len(root) :] for root, prefix in roots.items() if name.startswith(root)), name)
+            shown = next(
+                (prefix + name[len(root) :] for root, prefix in roots.items() if name.startswith(root)), name
+            )
             macro = define(data[start:end].decode(errors="replace"), f"{shown}:{row}")
             if macro is not None:
                 out[macro.name] = macro

@@ -247,7 +247,8 @@ class _Merger:
             return
         passed = tuple((position, tuple(keys[v] for v in values)) for position, values in arguments)
         sites[identity] = [
-            callers[caller], where, kind, label, tuple(dict.fromkeys(keys[s] for s in sources)), passed, klass,
+            callers[caller], where, kind, label, tuple(dict.fromkeys(keys[s] for s in sources)), passed,
+            klass,
             kind_text, keys[result], mask,
         ]  # fmt: skip
 

@@ -1,12 +1,12 @@
 """Parsing with libclang: one index, an optional precompiled header, a plain parse whenever that is safer.
 
 - `Parser(tree, arguments, roots)`: parses files of a tree; `close()` frees clang's index.
-- `parser.parsed(path)`, `parser.facts(parsed)`: one C file to its `Unit`, in two steps that may run side by side.
+- `parser.parsed(path)`, `parser.facts(parsed)`: one C file to its `Unit`, in two steps that may run side by
+  side.
 - `parser.use_header(pch)`: from now on read the common headers from a `precompiled.Header`.
 """
 
 from __future__ import annotations
-
 
 import os
 from ctypes import byref, c_char_p, c_void_p
@@ -27,7 +27,7 @@ _SEVERE = 3
 
 @dataclass(frozen=True)
 class Parsed:
-    """A parsed file, to be walked: its translation unit (0 if there is none), and whether headers were precompiled."""
+    """A parsed file: its translation unit (0 if there is none), and whether headers were precompiled."""
 
     path: str
     full: str

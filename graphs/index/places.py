@@ -1,7 +1,9 @@
 """Where things stand: from libclang's locations to (file of the tree, line, column), mostly by arithmetic.
 
-clang numbers every character of every file that it reads, each inclusion anew. The first place asked about in a file
-tells where its numbers begin; from then on a number less that beginning is an offset, and lines follow by bisection.
+clang numbers every character of every file that it reads, each inclusion anew. The first place asked about in
+a file tells where its numbers begin; from then on a number less that beginning is an offset, and lines follow
+by
+bisection.
 Only places in macros need a call each.
 
 - `Places(tu, unit, main, roots)`; `of(location)` gives a place, `path_of(cursor)` a path of the tree or None.

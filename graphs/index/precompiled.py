@@ -30,7 +30,7 @@ PSEUDO = "<common headers>"
 SOURCE = "studykvm-common.h"
 
 _WORD = re.compile(rb"[A-Za-z_]\w*")
-_BLANKS = bytes(c if chr(c).isalnum() and c < 128 or c == 95 else 32 for c in range(256))
+_BLANKS = bytes(c if (chr(c).isalnum() and c < 128) or c == 95 else 32 for c in range(256))
 _DIRECTIVE = re.compile(
     rb"^[ \t]*#[ \t]*(include|define|undef|ifdef|ifndef|if|elif|else|endif)\b(.*)", re.MULTILINE
 )
@@ -55,7 +55,9 @@ class Header:
         self._texts: dict[Path, _Text] = {}
         self._reach: dict[Path, frozenset[Path]] = {}
         named = frozenset().union(*(self._reached(path) for path in self._inside))
-        self._unnamed = frozenset(path for path in self._inside if path not in named and "config" in path.name)
+        self._unnamed = frozenset(
+            path for path in self._inside if path not in named and "config" in path.name
+        )
 
     @classmethod
     def build(cls, parser: Parser, headers: list[str], scratch: Path) -> Header | None:
@@ -158,8 +160,8 @@ class _Text:
     words, defines : frozenset of bytes
         Identifiers; macros defined.
     order : list of (bytes, bytes)
-        "include" with a name, "define" with a macro, in the order of the text; not those meant for Windows, nor
-        a definition under its own `#ifndef`, which yields to an earlier one.
+        "include" with a name, "define" with a macro, in the order of the text; not those meant for Windows,
+        nor a definition under its own `#ifndef`, which yields to an earlier one.
     """
 
     def __init__(self, content: bytes) -> None:

@@ -83,13 +83,20 @@ class Profile:
             with (tree / rule["stdin"]).open("rb") if "stdin" in rule else open("/dev/null", "rb") as source:
                 environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
                 done = subprocess.run(
-                    command, stdin=source, capture_output=True, cwd=scratch, env=environment, timeout=120, check=False
+                    command,
+                    stdin=source,
+                    capture_output=True,
+                    cwd=scratch,
+                    env=environment,
+                    timeout=120,
+                    check=False,
                 )
         except (OSError, subprocess.TimeoutExpired) as error:
             return f"{output or command[0]} was not generated: {error}"
         if done.returncode:
             reason = done.stderr.decode(errors="replace").strip().splitlines()
-            return f"{output or command[0]} was not generated: {reason[-1] if reason else 'exit ' + str(done.returncode)}"
+            last = reason[-1] if reason else f"exit status {done.returncode}"
+            return f"{output or command[0]} was not generated: {last}"
         if output and not rule.get("writes"):
             (scratch / output).write_bytes(done.stdout)
         return ""
@@ -169,7 +176,9 @@ def _pkg_config(packages: list[str]) -> list[str]:
     """Include folders of libraries, as far as they are installed."""
     words: list[str] = []
     for package in packages if shutil.which("pkg-config") else []:
-        done = subprocess.run(["pkg-config", "--cflags-only-I", package], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["pkg-config", "--cflags-only-I", package], capture_output=True, text=True, check=False
+        )
         words += done.stdout.split() if done.returncode == 0 else []
     return words
 

@@ -1,7 +1,8 @@
 """Questions to an index: functions by name, who calls whom, paths, tables; plain rows, no networkx.
 
 - `Index.open(path=None)`: an index file, the shipped one by default.
-- `index.function(name)`: one function by `name` or `file:name`; unknown and ambiguous names are errors that help.
+- `index.function(name)`: one function by `name` or `file:name`; unknown and ambiguous names are errors that
+  help.
 - `index.callers(f)`, `index.callees(f)`, `index.graph()`: edges; `index.evidence(edge)`: how one is known.
 - `index.path(a, b)`, `index.paths(a, b, limit)`: shortest and all simple paths.
 
@@ -130,7 +131,8 @@ class Index:
             )
         return self.programs[program]
 
-    # -- functions ----------------------------------------------------------------------------------------------
+    # -- functions
+    # ----------------------------------------------------------------------------------------------
 
     def _functions(self, where: str, *values: object) -> list[Function]:
         query = f"SELECT {_FUNCTION} FROM functions f JOIN files ON files.id = f.file WHERE {where}"
@@ -200,11 +202,13 @@ class Index:
         hint = f"; did you mean {', '.join(near)}?" if near else ""
         return f"no {what} {name!r} in the index of {self.meta.get('identity') or self.path.name}{hint}"
 
-    # -- edges --------------------------------------------------------------------------------------------------
+    # -- edges
+    # --------------------------------------------------------------------------------------------------
 
     def _edges(self, where: str, *values: object) -> list[Edge]:
         query = (
-            "SELECT e.id, e.caller, e.callee, k.name, files.path, e.line, e.column, e.site, e.programs, e.evidence "
+            "SELECT e.id, e.caller, e.callee, k.name, files.path, e.line, e.column, e.site, "
+            "e.programs, e.evidence "
             "FROM edges e JOIN edge_kinds k ON k.id = e.kind JOIN files ON files.id = e.file "
             f"WHERE {where} ORDER BY e.id"
         )
@@ -246,7 +250,7 @@ class Index:
         return {caller: list(callees) for caller, callees in out.items()}
 
     def unresolved(self, function: Function) -> list[tuple[str, int, str]]:
-        """Calls through pointers in a function that no value was found for: file, line, what is called through."""
+        """Calls through pointers in a function without any target: file, line, what is called through."""
         query = (
             "SELECT files.path, s.line, s.through, s.kind FROM sites s JOIN files ON files.id = s.file "
             "WHERE s.caller = ? AND NOT s.resolved ORDER BY s.line"
@@ -256,7 +260,8 @@ class Index:
             for path, line, through, kind in self.db.execute(query, (function.id,)).fetchall()
         ]
 
-    # -- evidence -----------------------------------------------------------------------------------------------
+    # -- evidence
+    # -----------------------------------------------------------------------------------------------
 
     def evidence(self, edge: Edge) -> list[Step]:
         """The steps by which the callee came to the pointer, first step first."""
@@ -300,7 +305,8 @@ class Index:
                 return names[position]
         return str(position + 1)
 
-    # -- paths --------------------------------------------------------------------------------------------------
+    # -- paths
+    # --------------------------------------------------------------------------------------------------
 
     def path_between(self, start: Function, goal: Function) -> list[Function] | None:
         """A shortest path, None when there is none."""

@@ -1,4 +1,4 @@
-"""Calls to edges: from what stands in the sources to which function calls which, how it is known, and in which programs.
+"""Calls to edges: which function calls which, how it is known, and in which programs.
 
 Kinds of edges (`KINDS`)
 
@@ -28,7 +28,8 @@ from graphs.index.flow import Solution, solve
 from graphs.index.merge import Flow, Function, Merged, Site
 
 KINDS = (
-    "direct", "macro", "field", "table", "parameter", "variable", "constructor", "signal", "thread", "library", "tcg",
+    "direct", "macro", "field", "table", "parameter", "variable", "constructor", "signal", "thread",
+    "library", "tcg",
 )  # fmt: skip
 START = -1
 
@@ -225,8 +226,8 @@ def resolve(merged: Merged, programs: list[int], generated: dict[str, list[str]]
     programs : list of int
         One bit a program; each is resolved by itself.
     generated : dict
-        `entered_through`: symbols through which code made at run time is entered; `calls_what_reaches`: symbols whose
-        functions that code may call.
+        `entered_through`: symbols through which code made at run time is entered; `calls_what_reaches`:
+        symbols whose functions that code may call.
     """
     return _Resolver(merged, programs, generated).run()
 
@@ -234,8 +235,8 @@ def resolve(merged: Merged, programs: list[int], generated: dict[str, list[str]]
 def compatible(site: str, function: str) -> bool:
     """Whether a function of one class can be called as another: same shape, as far as C would let it pass.
 
-    >>> compatible("i(pi)", "i(pi)"), compatible("i(pi)", "v(pi)"), compatible("i(p)", "i(p.)"), compatible("v(?)", "v(p)")
-    (True, True, True, True)
+    >>> compatible("i(pi)", "i(pi)"), compatible("i(pi)", "v(pi)"), compatible("i(p)", "i(p.)"),
+    compatible("v(?)", "v(p)") (True, True, True, True)
     >>> compatible("i(pi)", "i(p)"), compatible("i(pp)", "i(pi)")
     (False, False)
     """

@@ -1,7 +1,7 @@
 """Run a script of a source tree many times in one interpreter: `python run_many.py SCRIPT < ARGUMENTS`.
 
-Standard input holds a JSON list of argument lists. Starting Python anew for each of a hundred small headers would take
-ten times as long as making them.
+Standard input holds a JSON list of argument lists. Starting Python anew for each of a hundred small headers
+would take ten times as long as making them.
 """
 
 import json
@@ -20,7 +20,9 @@ def main(script: str) -> int:
             runpy.run_path(script, run_name="__main__")
         except SystemExit as end:
             failed += bool(end.code)
-        except Exception as error:  # the script is the tree's: whatever it does, the others must still be made
+        except (
+            Exception
+        ) as error:  # the script is the tree's: whatever it does, the others must still be made
             print(f"{arguments[-1]}: {error!r}", file=sys.stderr)
             failed += 1
     return min(failed, 100)

@@ -1,10 +1,11 @@
 """Reading files in this process, in several, or on a dask cluster; the facts are the same.
 
-- `read(work, paths, jobs, scheduler)`: (path, files read, packed facts) of `paths` as they come, the common headers'
-  among them.
+- `read(work, paths, jobs, scheduler)`: (path, files read, packed facts) of `paths` as they come, the common
+  headers' among them.
 - `Reader(work)`: one process's parser with its precompiled header.
 
-While one file is walked in Python, clang already parses the next one in a second thread: it needs no lock of ours.
+While one file is walked in Python, clang already parses the next one in a second thread: it needs no lock of
+ours.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The index file: one SQLite database. `SCHEMA` below is its documentation.
 
-- `write(path, merged, resolved, ...)`: write a whole index beside `path` and rename it there, so that an interruption
-  leaves the old one.
-- `connect(path)`: open an index, plain or compressed; a file that is none, or of another version, is a clear error.
+- `write(path, merged, resolved, ...)`: write a whole index beside `path` and rename it there, so that an
+  interruption leaves the old one.
+- `connect(path)`: open an index, plain or compressed; a file that is none, or of another version, is a clear
+  error.
 - `compress(source, target)`: the small form that ships: without the units' facts, packed.
 
 Places are file, line, column (both from 1). `programs` are sets of bits, one a row of `programs`.
@@ -34,36 +35,37 @@ CREATE TABLE programs (bit INTEGER PRIMARY KEY, name TEXT, program TEXT);
 -- link sets: bit 1, 2, 4 ...; "system" is qemu-system-x86_64
 
 CREATE TABLE files (id INTEGER PRIMARY KEY, path TEXT UNIQUE, programs INTEGER, unit INTEGER, errors TEXT);
--- every file that facts come from; unit: parsed by itself, not only included; errors: the parser's, a line each
+-- every file that facts come from; unit: parsed by itself, not only included; errors: the parser's
 
 CREATE TABLE functions (
     id INTEGER PRIMARY KEY, file INTEGER, name TEXT, line INTEGER, column INTEGER, last_line INTEGER,
-    static INTEGER, inline INTEGER, macro TEXT, constructor INTEGER, class TEXT, signature TEXT, parameters TEXT,
-    programs INTEGER, symbol INTEGER);
+    static INTEGER, inline INTEGER, macro TEXT, constructor INTEGER, class TEXT, signature TEXT,
+    parameters TEXT, programs INTEGER, symbol INTEGER);
 -- definitions; identity is (file, name). macro: the macro that wrote it. class: shape of its type, e.g. i(pi)
 
 CREATE TABLE symbols (id INTEGER PRIMARY KEY, kind TEXT, file TEXT, name TEXT, scope TEXT);
--- kind: function, variable, local, parameter, field, result, constant, type ...; file is '' for external linkage;
+-- kind: function, variable, local, parameter, field, constant, type ...; file: '' for external linkage;
 -- scope: the function of a local or parameter, the record of a field
 
 CREATE TABLE edges (
     id INTEGER PRIMARY KEY, caller INTEGER, callee INTEGER, kind INTEGER, file INTEGER, line INTEGER,
     column INTEGER, site INTEGER, programs INTEGER, evidence TEXT);
--- caller NULL: the program's start. kind: number into edge_kinds. evidence: flows, first step first, blank-separated
+-- caller NULL: the program's start. kind: number into edge_kinds. evidence: flows, first step first
 
 CREATE TABLE edge_kinds (id INTEGER PRIMARY KEY, name TEXT);
 
 CREATE TABLE sites (
-    id INTEGER PRIMARY KEY, caller INTEGER, file INTEGER, line INTEGER, column INTEGER, kind TEXT, through INTEGER,
-    class TEXT, type TEXT, programs INTEGER, resolved INTEGER);
+    id INTEGER PRIMARY KEY, caller INTEGER, file INTEGER, line INTEGER, column INTEGER, kind TEXT,
+    through INTEGER, class TEXT, type TEXT, programs INTEGER, resolved INTEGER);
 -- calls through pointers; kind: field, variable, parameter, array, result, expression; through: a symbol
 
 CREATE TABLE flows (
-    id INTEGER PRIMARY KEY, target INTEGER, source INTEGER, kind TEXT, function INTEGER, file INTEGER, line INTEGER,
-    column INTEGER, programs INTEGER);
+    id INTEGER PRIMARY KEY, target INTEGER, source INTEGER, kind TEXT, function INTEGER, file INTEGER,
+    line INTEGER, column INTEGER, programs INTEGER);
 -- a value that may be a function goes from symbol to symbol: assignment, initialiser, argument, return
 
-CREATE TABLE externals (caller INTEGER, name TEXT, file INTEGER, line INTEGER, column INTEGER, programs INTEGER);
+CREATE TABLE externals (caller INTEGER, name TEXT, file INTEGER, line INTEGER, column INTEGER,
+    programs INTEGER);
 -- calls to functions outside the tree, the first of each caller
 
 CREATE TABLE records (id INTEGER PRIMARY KEY, symbol INTEGER, keyword TEXT, file INTEGER, line INTEGER);
@@ -72,13 +74,15 @@ CREATE TABLE fields (
     PRIMARY KEY (record, position)) WITHOUT ROWID;
 -- pointer: f can hold a function, a array of such, v pointer to void, '' none
 
-CREATE TABLE constants (symbol INTEGER PRIMARY KEY, enumeration INTEGER, value INTEGER, file INTEGER, line INTEGER);
-CREATE TABLE variables (symbol INTEGER, type TEXT, static INTEGER, file INTEGER, line INTEGER, programs INTEGER);
+CREATE TABLE constants (symbol INTEGER PRIMARY KEY, enumeration INTEGER, value INTEGER, file INTEGER,
+    line INTEGER);
+CREATE TABLE variables (symbol INTEGER, type TEXT, static INTEGER, file INTEGER, line INTEGER,
+    programs INTEGER);
 
 CREATE TABLE rows (id INTEGER PRIMARY KEY, variable INTEGER, string TEXT, file INTEGER, line INTEGER);
 CREATE TABLE row_items (row INTEGER, position INTEGER, field INTEGER, symbol INTEGER,
     PRIMARY KEY (row, position)) WITHOUT ROWID;
--- tables with strings: options, monitor commands, drivers by name; items: the functions and constants beside the string
+-- tables with strings: options, monitor commands, drivers by name; items: what stands beside the string
 
 CREATE TABLE cases (function INTEGER, constant INTEGER, file INTEGER, line INTEGER, last_line INTEGER);
 -- case labels that name a constant, with the lines they handle
@@ -108,8 +112,8 @@ CREATE INDEX fields_symbol ON fields (symbol);
 """
 
 _SYMBOL_KINDS = {
-    "f": "function", "v": "variable", "l": "local", "p": "parameter", "r": "returned", "a": "variadic", "m": "field",
-    "s": "call", "e": "constant", "t": "type",
+    "f": "function", "v": "variable", "l": "local", "p": "parameter", "r": "returned", "a": "variadic",
+    "m": "field",     "s": "call", "e": "constant", "t": "type",
 }  # fmt: skip
 
 
@@ -181,7 +185,8 @@ class _Writer:
                 file, line, column = unplace(f.place)
                 yield (
                     n, file, f.key.rpartition(":")[2], line, column, f.last_line, f.static, f.inline, f.macro,
-                    f.constructor, f.klass, f.signature, ", ".join(f.parameters), f.programs, self._symbol(f.key),
+                    f.constructor, f.klass, f.signature, ", ".join(f.parameters), f.programs,
+                    self._symbol(f.key),
                 )  # fmt: skip
 
         self.db.executemany(f"INSERT INTO functions VALUES ({','.join('?' * 15)})", rows())

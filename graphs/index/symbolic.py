@@ -222,7 +222,8 @@ def rows(index: Index, string: str) -> list[Row]:
     out = []
     for number, variable, own, path, line in index.db.execute(query, (string,)).fetchall():
         items = index.db.execute(
-            "SELECT i.field, s.id, s.kind, s.file, s.name, s.scope FROM row_items i JOIN symbols s ON s.id = i.symbol "
+            "SELECT i.field, s.id, s.kind, s.file, s.name, s.scope FROM row_items i "
+            "JOIN symbols s ON s.id = i.symbol "
             "WHERE i.row = ? ORDER BY i.position",
             (number,),
         ).fetchall()

@@ -1,10 +1,12 @@
-"""Declarations to symbols: what a libclang cursor is called, of what type it is, and whether it can carry a function.
+"""Declarations to symbols: what a cursor is called, of what type it is, whether it can carry a function.
 
-- `Symbols(unit, places)`: the memory of one translation unit; every declaration is asked once, by its address.
+- `Symbols(unit, places)`: the memory of one translation unit; every declaration is asked once, by its
+  address.
 - `symbols.of(cursor)`: the `Symbol` of a referenced declaration.
 - `symbols.record(cursor)`: the `Record` of a struct or union, nested and anonymous members included.
 - `symbols.carrier(type)`: "f" pointer to function, "a" array of such, "v" pointer to void, "" anything else.
-- `symbols.signature(type)`: the class of a function type, e.g. ``i(ppi)``: integers, pointers, floats, structs.
+- `symbols.signature(type)`: the class of a function type, e.g. ``i(ppi)``: integers, pointers, floats,
+  structs.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 FUNCTION, VARIABLE, LOCAL, PARAMETER, FIELD, CONSTANT, TYPENAME, OTHER = "fvlpmet?"
 
+
 @dataclass(slots=True)
 class Symbol:
     """One declaration.
@@ -30,7 +33,8 @@ class Symbol:
     kind : str
         One of the letters that open a symbol's key.
     number : int
-        Its key's number in the unit; -1 when it has no key (outside the tree and not a function, or not asked yet).
+        Its key's number in the unit; -1 when it has no key (outside the tree and not a function, or not asked
+        yet).
     carrier : str
         See `Symbols.carrier`.
     carriers : tuple of int or None
@@ -117,7 +121,8 @@ class Symbols:
         if prefix is None:
             name = text(self.lib.getCursorSpelling(parent))
             path = self.places.path_of(parent)
-            # Whose name hangs on what is around it needs the whole record; so do those of the system, which are few.
+            # Whose name hangs on what is around it needs the whole record; so do those of the system, which
+            # are few.
             prefix = "" if not name or "(" in name or path is None else f"m:{path}:{name}."
             self.prefixes[parent.d0] = prefix
         if not prefix:
@@ -260,7 +265,7 @@ class Symbols:
             record.fields.insert(position, entry)
 
     def _position(self, record: Record, child: Cursor) -> int:
-        _, line, column, offset = clang.expansion(self.lib.getCursorLocation(child))
+        _, _line, _column, offset = clang.expansion(self.lib.getCursorLocation(child))
         for index, where in enumerate(record.by_address.values()):
             if where > offset:
                 return index

@@ -36,7 +36,8 @@ def tiers(index: Index, site: int) -> Tiers:
     flow = frozenset(edge.callee for edge in index._edges("e.site = ?", site))
     programs &= index.mask
     rows = index.db.execute(
-        "SELECT DISTINCT f.id, f.class, f.programs FROM functions f JOIN refs r ON r.symbol = f.symbol WHERE r.use = ?",
+        "SELECT DISTINCT f.id, f.class, f.programs FROM functions f "
+        "JOIN refs r ON r.symbol = f.symbol WHERE r.use = ?",
         (ADDRESS,),
     )
     fitting = (
@@ -50,7 +51,8 @@ def tiers(index: Index, site: int) -> Tiers:
 def _stored(index: Index, field: int) -> frozenset[int]:
     named = _functions(index, "fl.target = ?", field)
     others = index.db.execute(
-        "SELECT 1 FROM flows fl JOIN symbols s ON s.id = fl.source WHERE fl.target = ? AND s.kind != 'function'",
+        "SELECT 1 FROM flows fl JOIN symbols s ON s.id = fl.source "
+        "WHERE fl.target = ? AND s.kind != 'function'",
         (field,),
     ).fetchone()
     if others is None:

@@ -1,7 +1,7 @@
 """The nodes below one declaration, in preorder, as parallel lists: what the visitor leaves behind.
 
-`clang_visitChildren` is called once a declaration; its callback only appends. All questions are asked afterwards,
-and only about the nodes that matter.
+`clang_visitChildren` is called once a declaration; its callback only appends. All questions are asked
+afterwards, and only about the nodes that matter.
 
 - `Tree.read(cursor)`: fill the lists from a declaration (the lists are used again for the next one).
 - `tree.wanted`: the nodes that name something or act: those that need a second look.
@@ -25,8 +25,8 @@ for _kind in (*range(40, 50), 106, 107, 108, 109, 110, *range(400, 500)):
 for _kind in (clang.K_DECLREF, clang.K_TYPEREF, clang.K_MEMBERREF):
     _CLASS[_kind] = _NAME
 for _kind in (
-    clang.K_MEMBER, clang.K_CALL, clang.K_BINARY, clang.K_VAR, clang.K_RETURN, clang.K_SWITCH, clang.K_COMPOUND_LITERAL,
-    clang.K_STRUCT, clang.K_UNION,
+    clang.K_MEMBER, clang.K_CALL, clang.K_BINARY, clang.K_VAR, clang.K_RETURN, clang.K_SWITCH,
+    clang.K_COMPOUND_LITERAL, clang.K_STRUCT, clang.K_UNION,
 ):  # fmt: skip
     _CLASS[_kind] = _ACTION
 

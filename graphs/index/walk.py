@@ -2,7 +2,8 @@
 
 - `walk(tu, path, full, roots)`: the `Unit` of a translation unit that libclang has parsed.
 
-Everything that stands in a file of the tree is taken, headers and included templates too; merging keeps one of each.
+Everything that stands in a file of the tree is taken, headers and included templates too; merging keeps one
+of each.
 The bodies are read by `bodies.Body`, initialisers by `initialisers.Initialisers`.
 """
 

@@ -4,6 +4,7 @@ Each function is the main of one command and takes the arguments after the comma
 """
 
 import argparse
+import itertools
 from collections.abc import Callable, Iterable
 
 from graphs.index import explain
@@ -136,7 +137,7 @@ def path(argv: list[str]) -> int:
 
 def _way(index: Index, way: list[Function]) -> list[str]:
     lines = [f"{way[0].name}  {way[0].file}:{way[0].line}"]
-    for depth, (caller, callee) in enumerate(zip(way, way[1:], strict=False), 1):
+    for depth, (caller, callee) in enumerate(itertools.pairwise(way), 1):
         edge = index.between(caller, callee)[0]
         lines.append(f"{'  ' * depth}{callee.name}  {explain.how(index, edge)}")
     return lines
@@ -163,9 +164,10 @@ def why(argv: list[str]) -> int:
             print(f"{caller.name} does not call {callee.name}, nor anything that reaches it")
             return 1
         print(
-            f"{caller.name} does not call {callee.name} itself; it reaches it in {counted(len(way) - 1, 'call')}:"
+            f"{caller.name} does not call {callee.name} itself; "
+            f"it reaches it in {counted(len(way) - 1, 'call')}:"
         )
-        for one, other in zip(way, way[1:], strict=False):
+        for one, other in itertools.pairwise(way):
             edge = index.between(one, other)[0]
             print(f"{one.name} calls {other.name}: {explain.how(index, edge)}")
             print("\n".join(explain.chain(index, edge, lines)))
@@ -187,7 +189,10 @@ def graph(argv: list[str]) -> int:
         "--boxes", type=int, default=60, metavar="N", help="about N boxes, the rest folded (60)"
     )
     options.add_argument(
-        "--check", action="append", metavar="RECORDING", help="a recording that ships, all, or NAME.calls.gz; may be repeated"
+        "--check",
+        action="append",
+        metavar="RECORDING",
+        help="a recording that ships, all, or NAME.calls.gz; may be repeated",
     )
     options.add_argument("--sites", action="store_true", help="with --check: each call through a pointer")
     args = options.parse_args(argv)

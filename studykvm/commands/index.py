@@ -18,8 +18,9 @@ def main(argv: list[str]) -> int:
         argv, flags = argv[:at], argv[at + 1 :]
     parser = argparse.ArgumentParser(
         prog="studykvm index",
-        description="Read C sources into an index that answers who calls whom, through which pointer, set where. "
-        "QEMU trees need no configure; other projects a compile_commands.json, or flags: FILES -- FLAGS.",
+        description="Read C sources into an index that answers who calls whom, through which pointer, "
+        "set where. QEMU trees need no configure; other projects a compile_commands.json, "
+        "or flags: FILES -- FLAGS.",
     )
     parser.add_argument(
         "source", nargs="+", metavar="SRC", help="a tree, a tarball, or C files followed by -- FLAGS"
@@ -70,8 +71,8 @@ def _bar(done: int, total: int, path: str) -> None:
 def _told(report: "Report") -> None:
     kept = report.files - report.read
     print(
-        f"{report.output}: {report.functions:,} functions, {report.edges:,} calls, {report.sites:,} of the places "
-        f"through pointers ({report.unresolved} unresolved)"
+        f"{report.output}: {report.functions:,} functions, {report.edges:,} calls, "
+        f"{report.sites:,} places that call through pointers ({report.unresolved} of them unresolved)"
     )
     print(f"{report.read:,} files read{f', {kept:,} unchanged' if kept else ''}, {report.seconds:.1f} s")
     for problem in report.problems:

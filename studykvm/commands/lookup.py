@@ -148,7 +148,8 @@ def _option(index: Index, name: str, depth: int) -> int:
 def _handled(index: Index, symbol: symbolic.Symbol, depth: int) -> None:
     for case in symbolic.cases(index, symbol):
         print(
-            f"  handled by case {symbol.name} in {case.function.name}, {case.file}:{case.line}-{case.last_line}"
+            f"  handled by case {symbol.name} in {case.function.name}, "
+            f"{case.file}:{case.line}-{case.last_line}"
         )
         seen: set[int] = set()
         for edge in symbolic.calls_between(index, case):

@@ -87,7 +87,8 @@ def diff(argv: list[str]) -> int:
         found = whole.diff(old, new)
     limit = None if args.all else 15
     print(
-        f"{found.kept:,} functions kept, {len(found.gone):,} gone, {len(found.new):,} new, {len(found.moved):,} moved, "
+        f"{found.kept:,} functions kept, {len(found.gone):,} gone, {len(found.new):,} new, "
+        f"{len(found.moved):,} moved, "
         f"{len(found.renamed):,} likely renamed"
     )
     _list("moved", [f"{a} -> {b.file}" for a, b in found.moved], limit)
@@ -95,7 +96,8 @@ def diff(argv: list[str]) -> int:
     _list("gone", [str(f) for f in found.gone], limit)
     _list("new", [str(f) for f in found.new], limit)
     print(
-        f"between functions that both have: {len(found.calls_gone):,} calls gone, {len(found.calls_new):,} new"
+        f"between functions that both have: {len(found.calls_gone):,} calls gone, "
+        f"{len(found.calls_new):,} new"
     )
     _list("calls gone", [f"{a} -> {b}" for a, b in found.calls_gone], limit)
     _list("calls new", [f"{a} -> {b}" for a, b in found.calls_new], limit)

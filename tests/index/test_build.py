@@ -1,4 +1,4 @@
-"""Making and renewing an index: the same from scratch, in steps, in processes; nothing lost when something fails."""
+"""Making and renewing an index: the same from scratch, in steps, in processes; nothing lost on failure."""
 
 import json
 import shutil
@@ -75,7 +75,10 @@ def content(path):
 def calls(path):
     with Index.open(path) as opened:
         f = opened.all_functions
-        return {(f[e.caller].name if e.caller is not None else None, f[e.callee].name, e.kind) for e in opened.edges()}
+        return {
+            (f[e.caller].name if e.caller is not None else None, f[e.callee].name, e.kind)
+            for e in opened.edges()
+        }
 
 
 def test_small_project(project, tmp_path):
@@ -126,7 +129,9 @@ def test_a_file_gone_leaves_nothing_behind(project, tmp_path):
 
 def test_two_processes_make_the_same(project, tmp_path):
     for number in range(8):
-        (project / f"more{number}.c").write_text(f'#include "driver.h"\nint more{number}(void) {{ return twice(1); }}\n')
+        (project / f"more{number}.c").write_text(
+            f'#include "driver.h"\nint more{number}(void) {{ return twice(1); }}\n'
+        )
     index(project, tmp_path / "a.index")
     index(project, tmp_path / "b.index", jobs=2)
     assert content(tmp_path / "a.index") == content(tmp_path / "b.index")
