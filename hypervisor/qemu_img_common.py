@@ -144,9 +144,9 @@ def usage_error(message: str) -> NoReturn:
     help()
 
 
-def cache_mode(mode: str | None, default: int = BRDV_O_FLAGS, what: str = "cache") -> int:
+def cache_mode(mode: str | None, what: str = "cache") -> int:
     """Give the open flags of a cache mode; None is the tool's default."""
-    flags = default if mode is None else cache_flags(mode)
+    flags = BRDV_O_FLAGS if mode is None else cache_flags(mode)
     if flags is None:
         error(f"Invalid {what} option: {mode}")
     return flags

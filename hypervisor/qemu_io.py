@@ -11,7 +11,6 @@ status is 7.2's: 1 when a command failed or the image did not open, which 0.12.4
 
 import os
 import sys
-from collections.abc import Mapping
 
 from hypervisor import quirks
 from hypervisor.aio import qemu_aio_flush
@@ -66,7 +65,7 @@ _LONG = {
     "help": "h",
     "version": "V",
     "cmd=": "c",
-    "create": "C",
+    "create": "create",
     "read-only": "r",
     "snapshot": "s",
     "nocache": "n",
@@ -83,7 +82,13 @@ _LONG = {
     "object=": "object",
     "image-opts": "image-opts",
 }
-_FLAGS = {"s": BDRV_O_SNAPSHOT, "n": BDRV_O_NOCACHE, "C": BDRV_O_CREAT, "k": BDRV_O_NATIVE_AIO}
+_FLAGS = {
+    "s": BDRV_O_SNAPSHOT,
+    "n": BDRV_O_NOCACHE,
+    "C": BDRV_O_CREAT,
+    "create": BDRV_O_CREAT,
+    "k": BDRV_O_NATIVE_AIO,
+}
 
 
 class _Wish:
@@ -173,12 +178,8 @@ def openfile(name: str, flags: int, growable: int) -> int:
     if ret < 0:
         fail()
     if ret == -1 or (ret < 0 and modern()):
-        if modern():
-            print(
-                f"qemu-io: can't open device {name}: {why_not_open(name, ret, state.format)}", file=sys.stderr
-            )
-        else:
-            print(f"qemu-io: can't open device {name}", file=sys.stderr)
+        why = f": {why_not_open(name, ret, state.format)}" if modern() else ""
+        print(f"qemu-io: can't open device {name}{why}", file=sys.stderr)
         state.bs = None
         return 1
     warn_if_guessed(bs, state.format)
@@ -323,10 +324,6 @@ _COMMANDS = (
 )
 
 
-def _long_options() -> Mapping[str, str]:
-    return _LONG | ({"create": "?"} if modern() else {})
-
-
 @traced
 def main(argv: list[str]) -> int:
     """Take the options, open the image, run the commands.
@@ -339,7 +336,7 @@ def main(argv: list[str]) -> int:
     progname = os.path.basename(argv[0])
     set_progname(progname)
     wish = _Wish()
-    words = Getopt(argv, _SHORT, _long_options())
+    words = Getopt(argv, _SHORT, _LONG)
     for option, argument in words:
         if option == "c":
             add_user_command(argument or "")

@@ -267,7 +267,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("source", type=Path, help="the unpacked QEMU 7.2 source")
     parser.add_argument("--formats", default=",".join(FORMATS))
     parser.add_argument("--tests", help="only these, as 001,019")
-    parser.add_argument("--timeout", type=float, default=300)
+    parser.add_argument("--timeout", type=float, default=900)
     parser.add_argument("--programs", type=Path, help="a folder with other programs, as /usr/bin")
     parser.add_argument("--diff", action="store_true", help="print the difference of each failed test")
     parser.add_argument("--list", action="store_true", help="print the selection and stop")
