@@ -8,7 +8,12 @@ import pytest
 
 RUNNER = Path(__file__).parents[2] / "tools" / "iotests.py"
 
-SHELL = "#!/usr/bin/env bash\n_supported_fmt raw qcow2\n_supported_proto file\n"
+SHELL = """#!/usr/bin/env bash
+_supported_fmt() { :; }
+_supported_proto() { :; }
+_supported_fmt raw qcow2
+_supported_proto file
+"""
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +42,7 @@ def suite(tmp_path):
     add("006", SHELL + "# $QEMU is not used\n$QEMU -nographic\n")
     add("007", "#!/usr/bin/env python3\n")
     add("008", SHELL.replace("raw qcow2", "vmdk"))
-    add("009", SHELL.replace("file", "nbd"))
+    add("009", SHELL.replace("proto file", "proto nbd"))
     return tmp_path
 
 
