@@ -9,14 +9,17 @@
 
 - `qcow_create(filename, options)` -> `qcow_create2` -> `preallocate`
 
-C ignores failing writes, and overflows a refcount table of one cluster; here a failure removes what cannot be
-opened, tables take what they need, and the header is written last.
+C ignores failing writes, and overflows a refcount table of one cluster; here a failure removes a file that
+was not there before, tables take what they need, and the header is written last. C empties a file before it
+looks at the options; here it is opened then, but emptied when they are found possible.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import stat
 import sys
 from array import array
 
@@ -129,6 +132,38 @@ def qcow_create2(
     int
         0; -EINVAL, -ENOTSUP or -EFBIG for options that cannot be, -errno of a failing write.
     """
+    new = not os.path.lexists(filename)
+    try:
+        with open(filename, "wb", buffering=0, opener=_opener) as file:
+            ret = _fill(
+                file.fileno(), filename, total_size, backing_file, backing_format, flags, cluster_size
+            )
+    except OSError as error:
+        complain(filename, f"cannot be created: {error.strerror}")
+        ret = -(error.errno or errno.EIO)
+    if ret < 0 and new:
+        with contextlib.suppress(OSError):
+            os.unlink(filename)
+    if ret < 0 or not prealloc:
+        return ret
+    bs = bdrv_new("")
+    ret = bdrv_open(bs, filename, BDRV_O_CACHE_WB)
+    if ret >= 0:
+        ret = preallocate(bs)
+        bdrv_close(bs)
+    return 0 if ret >= 0 else -errno.EIO
+
+
+def _fill(
+    fd: int,
+    filename: str,
+    total_size: int,
+    backing_file: str | None,
+    backing_format: str | None,
+    flags: int,
+    cluster_size: int,
+) -> int:
+    """Empty a file and make it an image; 0, or -errno if the options cannot be. Raises OSError."""
     s = QCowCreateState()
     name = os.fsencode(backing_file or "")
     extensions = b""
@@ -159,21 +194,11 @@ def qcow_create2(
         return -errno.EFBIG
     if name:
         header = header._replace(backing_file_offset=72 + len(extensions), backing_file_size=len(name))
-    try:
-        with open(filename, "wb", buffering=0, opener=_opener) as file:
-            _write_tables(file.fileno(), s, header)
-            _write_all(file.fileno(), header.pack() + extensions + name, 0)
-    except OSError as error:
-        complain(filename, f"cannot be created: {error.strerror}")
-        return -(error.errno or errno.EIO)
-    if not prealloc:
-        return 0
-    bs = bdrv_new("")
-    ret = bdrv_open(bs, filename, BDRV_O_CACHE_WB)
-    if ret >= 0:
-        ret = preallocate(bs)
-        bdrv_close(bs)
-    return 0 if ret >= 0 else -errno.EIO
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        os.ftruncate(fd, 0)
+    _write_tables(fd, s, header)
+    _write_all(fd, header.pack() + extensions + name, 0)
+    return 0
 
 
 def _lay_out(s: QCowCreateState, size: int, header_size: int) -> QCowHeader | None:
@@ -223,7 +248,8 @@ def _write_tables(fd: int, s: QCowCreateState, header: QCowHeader) -> None:
 
 
 def _opener(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK, 0o644)  # a FIFO nobody reads must not keep us waiting
+    # what is there stays for now, and a FIFO nobody reads must not keep us waiting
+    return os.open(path, flags & ~os.O_TRUNC | os.O_NONBLOCK, 0o644)
 
 
 def _write_all(fd: int, data: bytes, offset: int) -> None:
