@@ -8,6 +8,7 @@ image, unless they could hide something of its backing file or the target is a d
 """
 
 import errno
+import os
 from collections.abc import Iterator
 
 from hypervisor.block import (
@@ -154,7 +155,9 @@ def _copy_compressed(sources: _Sources, out_bs: BlockDriverState, over: bool, sp
                     error(f"error while writing at byte {sector_num * 512}: {cause(ret)}")
                 error(f"error while compressing sector {sector_num}")
         sector_num += cluster_sectors
-    bdrv_write_compressed(out_bs, 0, None, 0)
+    ret = bdrv_write_compressed(out_bs, 0, None, 0)
+    if ret < 0 and ret not in (-errno.ENOTSUP, -errno.EINVAL):  # a device has no end to move; qcow needs none
+        error(f"error while ending the compressed image: {os.strerror(-ret)}")
 
 
 def _copy(sources: _Sources, out_bs: BlockDriverState, over: BlockDriverState | bool, all_zero: bool) -> None:

@@ -152,6 +152,22 @@ def test_no_room_for_a_new_image(stock, tool, faults, tmp_path, fmt, target):
 
 
 @pytest.mark.parametrize("fmt", ["qcow", "qcow2"])
+@pytest.mark.parametrize("once", [False, True], ids=["for good", "once"])
+def test_compressing_fails_at_every_call(stock, tool, faults, tmp_path, fmt, once):
+    """Also at the last one, which moves the end of the file to a whole sector."""
+    old = build(stock, tmp_path, "qcow2")
+    command = ("qemu-img", "convert", "-c", "-O", fmt, "disk.img", "new.img")
+    with faults(tmp_path) as counted:
+        assert tool(*command).status == 0
+    for survivors in range(counted.seen):
+        (tmp_path / "new.img").unlink(missing_ok=True)
+        with faults(tmp_path, survivors, errno.EIO, once=once):
+            result = tool(*command)
+        complaint(result, errno.EIO)
+    assert read_all(tool, tmp_path) == old
+
+
+@pytest.mark.parametrize("fmt", ["qcow", "qcow2"])
 @pytest.mark.parametrize("broken", ["base.img", "disk.img"])
 def test_commit_that_fails_can_be_done_again(stock, tool, faults, tmp_path, fmt, broken):
     old = build(stock, tmp_path, fmt)
