@@ -207,12 +207,27 @@ class Body:
         tree = self.tree
         while True:
             kind = tree.kind[i]
+            if kind == K_GENERIC and (chosen := self._chosen(i)):
+                i = chosen
+                continue
             if kind not in _WRAPPERS and kind != K_UNARY:
                 return i
             children = tree.children[i]
             if not children or (kind == K_UNEXPOSED and len(children) > 1):
                 return i
             i = children[-1]
+
+    def _chosen(self, i: int) -> int:
+        """The association of a generic selection that has the selection's type; 0 if unsure."""
+        tree = self.tree
+        values = [child for child in tree.children[i][1:] if tree.kind[child] >= 100]
+        fitting = [child for child in values if self._type(child) == self._type(i)]
+        return fitting[0] if len(fitting) == 1 else 0
+
+    def _type(self, i: int) -> int:
+        """The canonical type of a node, by its address."""
+        found: int = self.lib.getCanonicalType(self.lib.getCursorType(self.tree.cursor[i])).d0
+        return found
 
     def _call(self, i: int) -> None:
         callee = self.site_at.get(i)
@@ -236,7 +251,7 @@ class Body:
         for position in carriers:
             if position < len(arguments):
                 self._flow(f"p:{symbol.key}:{position}", arguments[position], PASSED, where)
-        if symbol.variadic or (not carriers and self.taken):
+        if symbol.variadic or symbol.old or (not carriers and self.taken):
             fixed = self._parameter_count(symbol)
             for position in range(fixed, len(arguments)):
                 if self._may_carry(arguments[position]):
@@ -329,7 +344,9 @@ class Body:
                 return self._va_arg(i) or self._values(children[0])
             return [v for child in children if tree.kind[child] >= 100 for v in self._values(child)]
         if kind == K_SUBSCRIPT:
-            return self._values(children[0])
+            return self._values(children[0]) or self._values(children[-1])
+        if kind == K_COMPOUND_LITERAL:
+            return self._listed(i)
         if kind == K_UNARY:
             return self._values(children[0])
         if kind == K_CONDITIONAL:
@@ -343,8 +360,25 @@ class Body:
             block = tree.children[children[0]]
             return self._values(block[-1]) if block else []
         if kind == K_GENERIC:
+            chosen = self._chosen(i)
+            if chosen:
+                return self._values(chosen)
             return [v for child in children[1:] if tree.kind[child] >= 100 for v in self._values(child)]
         return []
+
+    def _listed(self, i: int) -> list[int]:
+        """Values in a compound literal that is a pointer or an array; structs have fields instead."""
+        if not self.symbols.carrier(self.lib.getCursorType(self.tree.cursor[i])):
+            return []
+        below = [self.tree.children[i][-1]]
+        out: list[int] = []
+        while below:
+            node = below.pop()
+            if self.tree.kind[node] == K_INITLIST:
+                below += reversed(self.tree.children[node] or [])
+            else:
+                out += self._values(node)
+        return out
 
     def _named(self, i: int) -> list[int]:
         symbol = self.symbol_at.get(i)

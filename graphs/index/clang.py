@@ -115,6 +115,7 @@ _PROTOTYPES: dict[str, tuple[Any, ...]] = {
     "getInclusions": (None, c_void_p, INCLUSION_VISITOR, c_void_p),
     "getCursorReferenced": (Cursor, Cursor),
     "getCursorDefinition": (Cursor, Cursor),
+    "getCanonicalCursor": (Cursor, Cursor),
     "getCursorSemanticParent": (Cursor, Cursor),
     "isCursorDefinition": (c_uint, Cursor),
     "getCursorLinkage": (c_int, Cursor),

@@ -79,6 +79,13 @@ class Initialisers:
             if self._designated(node):
                 if depth and tree.kind[tree.children[node][0]] == K_MEMBERREF:
                     return at
+                if element.kind == clang.T_RECORD and any(
+                    tree.kind[child] == K_MEMBERREF for child in tree.children[node][:-1]
+                ):
+                    record = self.body.symbols.record(lib.getTypeDeclaration(element))
+                    self._by_name(node, record, depth + 1)
+                    at += 1
+                    continue
                 node = tree.children[node][-1]
             if not aggregate:
                 self._scalar(node, target)

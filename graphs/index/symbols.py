@@ -39,6 +39,8 @@ class Symbol:
         See `Symbols.carrier`.
     carriers : tuple of int or None
         For a function: positions of parameters that can carry a function.
+    old : bool
+        For a function: declared without a prototype.
     """
 
     kind: str
@@ -47,6 +49,7 @@ class Symbol:
     carrier: str = ""
     carriers: tuple[int, ...] | None = None
     variadic: bool = False
+    old: bool = False
     returns: str = ""
     outside: bool = False
     va_list: bool = False
@@ -153,7 +156,8 @@ class Symbols:
             key = f"f::{name}"
         symbol = Symbol(FUNCTION, key, self.number(key), carrier="f", outside=outside)
         kind = lib.getCursorType(cursor)
-        symbol.variadic = bool(lib.isFunctionTypeVariadic(kind))
+        symbol.old = kind.kind == clang.T_FUNCTION_NOPROTO
+        symbol.variadic = not symbol.old and bool(lib.isFunctionTypeVariadic(kind))
         self.fixed[key] = max(0, lib.getNumArgTypes(kind))
         symbol.returns = self.carrier(lib.getResultType(kind))
         symbol.carriers = tuple(
@@ -238,7 +242,8 @@ class Symbols:
         found: list[Cursor] = []
         clang.children(cursor, found)
         inner = {c.d0: c for c in found if c.kind in (clang.K_STRUCT, clang.K_UNION)}
-        fields = [c for c in found if c.kind == clang.K_FIELD]
+        # Unnamed bit-fields are no members: nothing initialises them.
+        fields = [c for c in found if c.kind == clang.K_FIELD and text(lib.getCursorSpelling(c))]
         types = [lib.getCursorType(c) for c in fields]
         used = set()
         for child, kind in zip(fields, types, strict=True):

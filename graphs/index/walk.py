@@ -106,7 +106,9 @@ class Walker:
         tree = self.tree
         if not any(tree.kind[child] == clang.K_UNEXPOSED_ATTR for child in tree.children[0]):
             return False
-        return "__attribute__((constructor" in clang.declaration(tree.cursor[0])
+        # The attribute may stand on the first declaration alone.
+        first = self.lib.getCanonicalCursor(tree.cursor[0])
+        return any("__attribute__((constructor" in clang.declaration(c) for c in (tree.cursor[0], first))
 
     def _variable(self, cursor: Cursor, location: Location) -> None:
         symbol = self.symbols.of(cursor)
