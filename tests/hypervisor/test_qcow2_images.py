@@ -54,6 +54,7 @@ from hypervisor.block_int import (
 from hypervisor.cutils import QEMUIOVector, iovec, qemu_iovec_init_external
 from hypervisor.program import program
 from hypervisor.qemu_option_parameter import QEMUOptionParameter
+from tracer import record
 
 SIZE = 1 << 20
 CLUSTER_SIZES = (512, 4096, 65536, 2 << 20)
@@ -415,6 +416,34 @@ def test_impossible_options(
     assert create(tmp_path / "no.qcow2", **options) == status
     assert message in capsys.readouterr().err
     assert not (tmp_path / "no.qcow2").exists()
+    (tmp_path / "precious").write_bytes(b"something else")
+    assert create(tmp_path / "precious", **options) == status
+    assert (tmp_path / "precious").read_bytes() == b"something else"
+
+
+def test_a_file_that_cannot_be_opened_is_not_laid_out(tmp_path: Path) -> None:
+    """0.12.4 opens the file before it computes anything."""
+    with record(None) as rec:
+        assert create(tmp_path / "missing" / "no.qcow2") == -errno.ENOENT
+    names = [call.function for call in rec.trace.calls()]
+    assert "qcow_create2" in names
+    assert not {"get_bits_from_size", "align_offset", "qcow2_create_refcount_update"} & set(names)
+
+
+def test_a_shared_table_is_freed_before_its_copy_is_made(tmp_path: Path) -> None:
+    """The order of 0.12.4's get_cluster_table; what the disk holds meanwhile is for test_killed."""
+    path = tmp_path / "disk.qcow2"
+    create(path)
+    with opened(path) as bs:
+        assert bdrv_write(bs, 0, bytes(512), 1) == 0
+        assert snapshot(bs, "one") == 0
+        with record(None) as rec:
+            assert bdrv_write(bs, 0, b"\1" * 512, 1) == 0
+    calls = list(rec.trace.calls())
+    at = next(i for i, call in enumerate(calls) if call.function == "get_cluster_table")
+    below = [call for call in calls[at + 1 :] if call.depth == calls[at].depth + 1][:2]
+    assert [call.function for call in below] == ["qcow2_free_clusters", "l2_allocate"]
+    judge(path, b"\1" * 512 + bytes(SIZE - 512))
 
 
 BOMBS = {
