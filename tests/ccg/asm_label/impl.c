@@ -1,0 +1,4 @@
+int open_64(int x)
+{
+    return x;
+}

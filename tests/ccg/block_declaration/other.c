@@ -1,0 +1,4 @@
+int far_away(int x)
+{
+    return x;
+}

@@ -1,0 +1,6 @@
+#include "ops.h"
+
+int main(void)
+{
+    return default_ops.finish(prepare(0));
+}

@@ -1,0 +1,6 @@
+#include "registry.h"
+
+int main(void)
+{
+    return probe_all() - 2;
+}

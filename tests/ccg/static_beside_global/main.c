@@ -1,0 +1,7 @@
+int reset(int x);
+int own(int x);
+
+int main(void)
+{
+    return own(reset(0));
+}

@@ -1,0 +1,4 @@
+int reset(int x)
+{
+    return x + 1;
+}

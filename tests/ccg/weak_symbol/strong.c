@@ -1,0 +1,4 @@
+int platform_init(void)
+{
+    return 0;
+}

@@ -1,0 +1,4 @@
+int present(void)
+{
+    return 0;
+}
