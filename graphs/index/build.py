@@ -167,13 +167,14 @@ def prepare(source: Source, scratch: Path, report: Report) -> Work:
 
 def _identity(source: Source) -> dict[str, str]:
     name = source.profile.name if source.profile else ""
+    title = str(source.profile.data["title"]) if source.profile else ""
     version = source.profile.version(source.tree) if source.profile else ""
     settings = json.dumps(
         [name, source.profile.data if source.profile else {}, source.arguments, source.files], sort_keys=True
     )
     return {
         "tree": str(source.tree),
-        "identity": f"{name} {version}".strip() or source.tree.name,
+        "identity": f"{title} {version}".strip() or source.tree.name,
         "profile": name,
         "clang": clang.version(),
         "settings": hashlib.sha256(settings.encode()).hexdigest(),

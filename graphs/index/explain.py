@@ -52,14 +52,10 @@ def through(index: Index, edge: Edge) -> str:
     """What a call through a pointer goes through, '' for other calls."""
     if edge.site is None:
         return ""
-    row = index.db.execute("SELECT through, kind FROM sites WHERE id = ?", (edge.site,)).fetchone()
-    return (
-        index.symbol_name(row[0])
-        if row[0] is not None
-        else f"an {row[1]}"
-        if row[1] == "expression"
-        else f"a {row[1]}"
-    )
+    symbol, kind = index.sites[edge.site]
+    if symbol is not None:
+        return index.symbol_name(symbol)
+    return f"{'an' if kind == 'expression' else 'a'} {kind}"
 
 
 def how(index: Index, edge: Edge) -> str:

@@ -2,7 +2,7 @@
 
 Reading a header ahead of a file can change what the file means, so a file is served only if
 
-- no macro that it defines is a word of the headers,
+- no macro that it defines is a word of the headers, nor a switch of the system's headers,
 - no macro of a header that it does not itself reach is a word of the file, and
 - clang finds no error (the parser then falls back to a plain parse).
 
@@ -34,6 +34,8 @@ _BLANKS = bytes(c if (chr(c).isalnum() and c < 128) or c == 95 else 32 for c in 
 _DIRECTIVE = re.compile(
     rb"^[ \t]*#[ \t]*(include|define|undef|ifdef|ifndef|if|elif|else|endif)\b(.*)", re.MULTILINE
 )
+# Macros that change what the system's headers declare.
+_SWITCH = re.compile(rb"NDEBUG|_\w+_SOURCE|__STDC_\w+_MACROS|_FILE_OFFSET_BITS")
 # A definition that yields to an earlier one: no other text of the header depends on which one it was.
 _YIELDING = re.compile(
     rb"#[ \t]*ifndef[ \t]+(\w+)[ \t]*\n[ \t]*#[ \t]*define[ \t]+\1\b[^\n]*\n[ \t]*#[ \t]*endif"
@@ -90,6 +92,12 @@ class Header:
         # Headers that are included under a macro's name come with those that include them.
         common |= self._unnamed if common else frozenset()
         if not common or self._forestalled(full, set(), set()):
+            return False
+        if any(
+            _SWITCH.fullmatch(name)
+            for p in (full, *(reached - self._inside))
+            for name in self._read(p).defines
+        ):
             return False
         foreign = frozenset().union(*(self._read(p).defines for p in self._inside - common))
         return not any(foreign & self._read(p).words for p in (full, *(reached - self._inside)))

@@ -2,6 +2,7 @@
 
 A profile names
 
+    title           what the trees are called
     [detect]        file, pattern, also: which trees it is for
     [read]          flags, include folders, defines
     [scratch]       headers that configure would write, text by name; {version} is filled in

@@ -86,6 +86,8 @@ class Index:
         self.path = path
         self.db = store.connect(path)
         self.mask = self._mask(program)
+        self._names: dict[int | None, str] = {}
+        self._steps: dict[int, Step] = {}
 
     @classmethod
     def open(cls, path: str | Path | None = None, program: str | None = None) -> Index:
@@ -269,7 +271,19 @@ class Index:
             return []
         return [self._step(int(number)) for number in edge.evidence.split()]
 
+    @cached_property
+    def sites(self) -> dict[int, tuple[int | None, str]]:
+        """Calls through pointers: the symbol that is called through, and of what kind it is."""
+        return {
+            n: (through, kind) for n, through, kind in self.db.execute("SELECT id, through, kind FROM sites")
+        }
+
     def _step(self, number: int) -> Step:
+        if number not in self._steps:
+            self._steps[number] = self._read_step(number)
+        return self._steps[number]
+
+    def _read_step(self, number: int) -> Step:
         target, source, kind, function, path, line = self.db.execute(
             "SELECT target, source, flows.kind, function, files.path, line FROM flows "
             "JOIN files ON files.id = flows.file WHERE flows.id = ?",
@@ -280,6 +294,11 @@ class Index:
 
     def symbol_name(self, number: int | None) -> str:
         """A symbol as a reader names it: `BlockDriver.bdrv_open`, `parameter fn of register_module_init`."""
+        if number not in self._names:
+            self._names[number] = self._read_name(number)
+        return self._names[number]
+
+    def _read_name(self, number: int | None) -> str:
         row = self.db.execute(
             "SELECT kind, file, name, scope FROM symbols WHERE id = ?", (number,)
         ).fetchone()
