@@ -235,8 +235,10 @@ def resolve(merged: Merged, programs: list[int], generated: dict[str, list[str]]
 def compatible(site: str, function: str) -> bool:
     """Whether a function of one class can be called as another: same shape, as far as C would let it pass.
 
-    >>> compatible("i(pi)", "i(pi)"), compatible("i(pi)", "v(pi)"), compatible("i(p)", "i(p.)"),
-    compatible("v(?)", "v(p)") (True, True, True, True)
+    >>> compatible("i(pi)", "i(pi)"), compatible("i(pi)", "v(pi)")
+    (True, True)
+    >>> compatible("i(p)", "i(p.)"), compatible("v(?)", "v(p)")
+    (True, True)
     >>> compatible("i(pi)", "i(p)"), compatible("i(pp)", "i(pi)")
     (False, False)
     """
