@@ -67,6 +67,7 @@ YOUNGER = {
     "077": _BLKDEBUG,
     "089": _JSON,
     "090": _DISCARD,
+    "092": "wants limits for header fields that 0.12.4 does not set",
     "097": "commits into a file further down the chain (-b), or without emptying the image (-d)",
     "103": "sets the cache sizes of 7.2",
     "106": "preallocates with falloc and full",
