@@ -202,6 +202,12 @@ def _fd(s: BDRVQcowState) -> int:
     return fd
 
 
+def fetch_bytes(s: BDRVQcowState, offset: int, length: int) -> bytes:
+    """`length` bytes at any `offset`; zeros behind the end of the file. Raises OSError."""
+    start, end = offset & ~511, (offset + length + 511) & ~511
+    return bytes(fetch(s, start, end - start)[offset - start :][:length])
+
+
 def fetch(s: BDRVQcowState, offset: int, length: int) -> memoryview:
     """`length` bytes at `offset`; zeros behind the end of the file."""
     if offset >> 63:

@@ -40,7 +40,7 @@ from hypervisor.block.qcow2_refcount import (
     qcow2_free_clusters,
 )
 from hypervisor.block.qcow2_refcount_update import qcow2_update_snapshot_refcount
-from hypervisor.block.qcow2_shadow import guarded, header_bytes, leave_out
+from hypervisor.block.qcow2_shadow import fetch_bytes, guarded, header_bytes, leave_out, settle
 from hypervisor.block.qcow2_state import QCowSnapshot, align_offset, file_of, l1_of, state
 from hypervisor.block.qcow2_table import qcow2_grow_l1_table
 from hypervisor.block_int import BlockDriverState, QEMUSnapshotInfo
@@ -90,7 +90,7 @@ def qcow2_read_snapshots(bs: BlockDriverState) -> int:
             )
             complain(s._filename, f"{text}; the snapshot table is damaged: check the image")
             return -errno.EINVAL
-        extra = _read(bs, offset, h.extra_data_size) if h.extra_data_size else b""
+        extra = _read_extra(bs, offset, h.extra_data_size)
         offset += h.extra_data_size
         id_str = _read(bs, offset, h.id_str_size)
         offset += h.id_str_size
@@ -120,6 +120,14 @@ def _read(bs: BlockDriverState, offset: int, length: int) -> bytes | None:
     return bytes(raw) if bdrv_pread(file_of(state(bs)), offset, raw, length) == length else None
 
 
+def _read_extra(bs: BlockDriverState, offset: int, length: int) -> bytes | None:
+    """Extra data, which 0.12.4 skips: read below the level of calls."""
+    try:
+        return fetch_bytes(state(bs), offset, length) if length else b""
+    except OSError:
+        return None
+
+
 @traced
 def qcow_write_snapshots(bs: BlockDriverState) -> int:
     """Write the snapshot table to new clusters, have the header name it, free the old one.
@@ -139,15 +147,16 @@ def qcow_write_snapshots(bs: BlockDriverState) -> int:
     snapshots_offset = offset = qcow2_alloc_clusters(bs, size)
     if offset < 0:
         return offset
-    ret = 0
     for header, id_str, name, sn in entries:
         offset = align_offset(offset, 8)
-        for part in (header, sn.extra_data, id_str, name):
-            if part or part is not sn.extra_data:
-                ret = bdrv_pwrite(hd, offset, part, len(part))
-                offset += len(part)
+        for part, skip in ((header, len(sn.extra_data)), (id_str, 0), (name, 0)):
+            ret = bdrv_pwrite(hd, offset, part, len(part))
             if ret < 0:
                 return ret
+            offset += len(part) + skip
+    ret = _write_extra(bs, snapshots_offset)
+    if ret < 0:
+        return ret
     for at, data in (
         (OFFSET_SNAPSHOTS, snapshots_offset.to_bytes(8)),
         (OFFSET_NB_SNAPSHOTS, s.nb_snapshots.to_bytes(4)),
@@ -158,6 +167,19 @@ def qcow_write_snapshots(bs: BlockDriverState) -> int:
     qcow2_free_clusters(bs, s.snapshots_offset, s.snapshots_size)
     s.snapshots_offset = snapshots_offset
     s.snapshots_size = size
+    return 0
+
+
+def _write_extra(bs: BlockDriverState, offset: int) -> int:
+    """Have the extra data, which 0.12.4 does not write, in its place; 0 or -errno."""
+    s = state(bs)
+    if not any(sn.extra_data for sn in s.snapshots or ()):
+        return 0
+    table = _table_of(s.snapshots or [])
+    try:
+        settle(s, offset, table + bytes(-len(table) % 512))
+    except OSError as error:
+        return -(error.errno or errno.EIO)
     return 0
 
 

@@ -511,7 +511,16 @@ def test_free_clusters_that_are_tables(tmp_path: Path, capsys: pytest.CaptureFix
     assert path.read_bytes() == raw
 
 
-def test_check_tells_leaks_from_corruption(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("wording", "word"), [("", "ERROR"), ("modern", "Leaked")])
+def test_check_tells_leaks_from_corruption(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    wording: str,
+    word: str,
+) -> None:
+    """0.12.4 calls both errors, in its words and its number; later versions say Leaked."""
+    monkeypatch.setenv("STUDYKVM_WORDING", wording)
     path = tmp_path / "bad.qcow2"
     assert create(path) == 0
     with opened(path) as bs:
@@ -526,7 +535,7 @@ def test_check_tells_leaks_from_corruption(tmp_path: Path, capsys: pytest.Captur
         assert bs.opaque._check == (2, 1, 0)
     assert capsys.readouterr().err.splitlines() == [
         f"ERROR OFLAG_COPIED: offset=80000000000{data_cluster:x}0000 refcount=0",
-        f"Leaked cluster {data_cluster - 2} refcount=3 reference=1",
+        f"{word} cluster {data_cluster - 2} refcount=3 reference=1",
         f"ERROR cluster {data_cluster} refcount=0 reference=1",
     ]
 
