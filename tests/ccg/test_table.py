@@ -23,7 +23,7 @@ KNOWN = {
 }
 
 
-@pytest.mark.parametrize(("tool", "name"), KNOWN, ids="-".join)
+@pytest.mark.parametrize(("tool", "name"), KNOWN)
 def test_other_tools_are_read_rightly(tool, name, tmp_path):
     if reason := ccg_table.absent(tool):
         pytest.skip(reason)
