@@ -10,12 +10,13 @@ ours.
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import signal
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from graphs.errors import GraphsError
 from graphs.index.parse import Parsed, Parser
@@ -123,11 +124,11 @@ def _read_piece(paths: list[str]) -> list[Facts]:
 
 def _on_cluster(work: Work, paths: list[str], scheduler: str) -> Iterator[Facts]:
     try:
-        from distributed import Client, as_completed  # type: ignore[import-not-found]
+        distributed: Any = importlib.import_module("distributed")
     except ImportError:
         raise GraphsError("--scheduler needs dask.distributed: pip install 'studykvm[cluster]'") from None
     try:
-        client = Client(scheduler, timeout="10s")
+        client = distributed.Client(scheduler, timeout="10s")
     except (OSError, TimeoutError, ValueError) as error:
         raise GraphsError(f"no dask scheduler answers at {scheduler}: {error}") from None
     with client:
@@ -135,7 +136,7 @@ def _on_cluster(work: Work, paths: list[str], scheduler: str) -> Iterator[Facts]
             client.submit(read_piece, work, paths[n::16], pure=False) for n in range(16) if paths[n::16]
         ]
         told = False
-        for future in as_completed(futures):
+        for future in distributed.as_completed(futures):
             for facts in future.result():
                 if facts[0] == PSEUDO:
                     if told:

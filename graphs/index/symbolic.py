@@ -183,6 +183,7 @@ def stores(index: Index, number: int) -> list[Store]:
 class Dispatch:
     """A call through a pointer, and what it may call."""
 
+    site: int
     caller: Function | None
     place: str
     targets: list[Function]
@@ -199,7 +200,7 @@ def dispatches(index: Index, number: int) -> list[Dispatch]:
         edges = index._edges("e.site = ?", site)
         targets = [index.by_number(n) for n in dict.fromkeys(e.callee for e in edges)]
         owner = index.by_number(caller) if caller is not None else None
-        out.append(Dispatch(owner, f"{path}:{line}", sorted(targets, key=lambda f: (f.file, f.name))))
+        out.append(Dispatch(site, owner, f"{path}:{line}", sorted(targets, key=lambda f: (f.file, f.name))))
     return out
 
 

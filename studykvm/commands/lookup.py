@@ -81,6 +81,9 @@ def calls(argv: list[str]) -> int:
     """Calls through a field, and what they may call."""
     options = parser("calls", "Where a field is called through, and which functions it may call.")
     options.add_argument("field", metavar="STRUCT.FIELD")
+    options.add_argument(
+        "--tiers", action="store_true", help="how many each tier allows: signature, field, flow"
+    )
     args = options.parse_args(argv)
     with opened(args) as index:
         symbol = symbolic.field(index, args.field)
@@ -88,7 +91,8 @@ def calls(argv: list[str]) -> int:
         print(f"{symbol.scope}.{symbol.name} ({symbol.file}) is called in {counted(len(found), 'place')}")
         last = None
         for call in found:
-            print(f"  {call.place} in {call.caller.name if call.caller else '?'}")
+            caller = call.caller.name if call.caller else "?"
+            print(f"  {call.place} in {caller}{_tiers(index, call.site, args.tiers)}")
             targets = [f"{f.name} ({f.file}:{f.line})" for f in call.targets]
             if targets == last:
                 print("      the same")
@@ -96,6 +100,15 @@ def calls(argv: list[str]) -> int:
                 print("\n".join(f"      {target}" for target in targets) or "      nothing is ever put there")
             last = targets
     return 0
+
+
+def _tiers(index: Index, site: int, wanted: bool) -> str:
+    if not wanted:
+        return ""
+    from graphs.index.tiers import tiers
+
+    found = tiers(index, site)
+    return f": {len(found.signature)} by signature, {len(found.field)} by field, {len(found.flow)} by flow"
 
 
 def option(argv: list[str]) -> int:
