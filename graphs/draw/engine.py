@@ -4,11 +4,14 @@
 - `write(dot, path)`: the format by the name's ending.
 - `size(dot) -> (width, height)`: of the laid-out drawing, in points.
 
-The drawings use Roboto from PyPI, so they look the same on every machine; an SVG names stand-ins for
-viewers that lack it.
+The drawings use Roboto from PyPI, so they look the same on every machine. An SVG names stand-ins for
+viewers that lack it, and how wide each text is, so that no stand-in runs out of its box.
 """
 
+import html
+import json
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -51,9 +54,38 @@ def render(dot: str, format: str) -> bytes:
     graph.graph_attr["dpi"] = "144" if format == "png" else "72"
     data: bytes = graph.draw(format=format, prog="dot")
     if format == "svg":
-        stand_ins = f'font-family="{FONT}, Helvetica, Arial, Liberation Sans, sans-serif"'
-        data = data.replace(f'font-family="{FONT}"'.encode(), stand_ins.encode())
+        layout = json.loads(graph.draw(format="json", prog="dot"))
+        return _for_any_font(data.decode(), _widths(layout)).encode()
     return data
+
+
+def _widths(layout: Any) -> dict[tuple[float, float, str], float]:
+    """Return the width of each text that Graphviz's JSON draws, by its place and what it says."""
+    widths: dict[tuple[float, float, str], float] = {}
+    parts = [layout]
+    while parts:
+        part = parts.pop()
+        if isinstance(part, dict) and part.get("op") == "T":
+            x, y = part["pt"]
+            widths[x, y, part["text"]] = part["width"]
+        elif isinstance(part, dict | list):
+            parts += part.values() if isinstance(part, dict) else part
+    return widths
+
+
+def _for_any_font(svg: str, widths: dict[tuple[float, float, str], float]) -> str:
+    """Name stand-ins for the font, and have each text drawn as wide as with the font itself."""
+
+    def fit(text: re.Match[str]) -> str:
+        x, y, attributes, content = text.groups()
+        width = widths.get((float(x), -float(y), html.unescape(content)))
+        length = f' textLength="{width:g}" lengthAdjust="spacingAndGlyphs"' if width else ""
+        return f'x="{x}" y="{y}"{length}{attributes}>{content}</text>'
+
+    svg = re.sub(r'x="([^"]*)" y="([^"]*)"([^<>]*)>([^<>]+)</text>', fit, svg)
+    stand_ins = f'font-family="{FONT}, Helvetica, Arial, Liberation Sans, sans-serif"'
+    svg = svg.replace(f'font-family="{FONT} Bold"', f'{stand_ins} font-weight="bold"')
+    return svg.replace(f'font-family="{FONT}"', stand_ins)
 
 
 def size(dot: str) -> tuple[float, float]:

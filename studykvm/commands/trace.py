@@ -64,10 +64,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text}: at least 1")
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of levels: say 1 or more")
+    return int(text)
 
 
 def _tree(trace: Trace, options: argparse.Namespace) -> Node:

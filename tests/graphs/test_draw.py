@@ -119,6 +119,19 @@ def test_the_picture_is_the_same_without_dot_and_without_fonts(tmp_path):
     assert (bare / "out.png").read_bytes() == engine.render(dot.text(), "png")
 
 
+def test_an_svg_says_how_wide_each_text_is_for_viewers_without_the_font():
+    calls = table((0, "bdrv_open2"), (1, "raw_open"), (1, "raw_open"))
+    graph = callgraph.of_calls(calls, 'a "title" & <more>')
+    root = ElementTree.fromstring(engine.render(picture.to_dot(graph), "svg"))
+    found = {element.text: element for element in root.iter(f"{SVG}text")}
+    assert all(element.get("font-family").startswith("Roboto, Helvetica") for element in found.values())
+    assert all(float(element.get("textLength")) > 0 for element in found.values())
+    assert found["block.c"].get("font-weight") == "bold"
+    # between a name and its count is a blank, which begins where the name ends
+    name, blank = found["raw_open"], found[" "]
+    assert float(name.get("x")) + float(name.get("textLength")) == pytest.approx(float(blank.get("x")))
+
+
 class BlockDriver(Struct):
     format_name: str = ""
 

@@ -13,7 +13,7 @@ from graphs.errors import GraphsError
 ROWS = st.lists(st.tuples(st.integers(0, 300), st.sampled_from("abcdef"), st.integers(0, 5)))
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(ROWS)
 def test_packing_keeps_every_call(rows):
     table = CallTable()

@@ -149,7 +149,7 @@ spans = st.tuples(st.integers(0, SECTORS * 512 - 1), st.integers(0, 5000)).map(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
 @given(st.lists(st.tuples(spans, st.booleans()), max_size=8), st.randoms(use_true_random=False))
 def test_pread_and_pwrite_behave_as_a_byte_array(disk, steps, rng):
     bs, content = disk
@@ -168,7 +168,7 @@ def test_pread_and_pwrite_behave_as_a_byte_array(disk, steps, rng):
 requests = st.lists(st.tuples(st.integers(0, SECTORS - 9), st.integers(1, 8)), min_size=1, max_size=8)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None)
 @given(requests)
 def test_multiwrite_writes_all_and_calls_all_back(disk, spans):
     bs, content = disk

@@ -1,6 +1,6 @@
 """Option groups: text to options, and how a repeated, unknown or ill-formed one is met."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hypervisor import qemu_option as opt
@@ -80,6 +80,7 @@ NAMES = st.from_regex(r"[a-mo-z][a-z]{0,5}", fullmatch=True).filter(lambda name:
 VALUES = st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), min_size=1, max_size=20)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(NAMES, VALUES), min_size=1, max_size=5))
 def test_any_values_come_through_with_their_commas_doubled(wanted):
     text = ",".join(f"{name}={value.replace(',', ',,')}" for name, value in wanted)

@@ -122,6 +122,11 @@ def test_dot_has_a_node_a_function_and_an_edge_a_pair(trace):
     assert any(label and label.startswith(shown[:12]) for label in labels)
 
 
+def test_dot_survives_many_files_that_call_in_rings(trace):
+    """Without newrank, dot 2.43 fails at the boot of the demo: "trouble in init_rank", and edges are lost."""
+    assert "newrank=true" in export(trace, "dot")
+
+
 def test_mermaid_has_files_as_participants(trace):
     lines = export(trace, "mermaid").splitlines()
     assert lines[0] == "sequenceDiagram"

@@ -78,10 +78,11 @@ def test_mistakes_are_named(path, tmp_path, capsys):
     ):
         with pytest.raises(TracerError, match=words):
             main(argv)
-    with pytest.raises(SystemExit) as usage:
-        main(["show", path, "--depth", "0"])
-    assert usage.value.code == 2
-    assert "at least 1" in capsys.readouterr().err
+    for depth in ("0", "-1", "two"):
+        with pytest.raises(SystemExit) as usage:
+            main(["show", path, "--depth", depth])
+        assert usage.value.code == 2
+        assert f"'{depth}' is no number of levels" in capsys.readouterr().err
 
 
 def test_a_damaged_trace_is_shown_with_a_warning(path, tmp_path, capsys):

@@ -31,7 +31,8 @@ class Dot(Exporter):
                 edges[stack[-1], info.fid] += 1
             stack.append(info.fid)
         yield "digraph calls {"
-        yield "  rankdir=LR; node [shape=box, fontname=monospace];"
+        # newrank: with many frames and calls in rings, older releases of dot fail without it
+        yield "  rankdir=LR; newrank=true; node [shape=box, fontname=monospace];"
         for number, (file, infos) in enumerate(files.items()):
             yield f"  subgraph cluster_{number} {{ label={_quoted(file)};"
             for fid, info in infos.items():
