@@ -99,6 +99,7 @@ YOUNGER = {
     "268": _BLKDEBUG,
     "279": "describes an image by --image-opts",
     "292": "makes a qcow2 image shorter",
+    "301": "backs images by VMDK; expects 7.2's guard of raw images against a format's header",
 }
 
 
