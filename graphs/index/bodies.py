@@ -83,7 +83,7 @@ class Body:
 
     def function(self, number: int, symbol: Symbol) -> None:
         """Take the facts of the function whose tree was read."""
-        self.caller, self.owner = number, symbol
+        self.caller, self.owner = number, self.symbols.shaped(symbol)
         self._pass()
 
     def variable(self, symbol: Symbol) -> None:
@@ -247,13 +247,12 @@ class Body:
         self._indirect(i, callee, symbol, arguments, where)
 
     def _pass_arguments(self, symbol: Symbol, arguments: list[int], where: int) -> None:
-        carriers = symbol.carriers or ()
+        carriers = self.symbols.shaped(symbol).carriers or ()
         for position in carriers:
             if position < len(arguments):
                 self._flow(f"p:{symbol.key}:{position}", arguments[position], PASSED, where)
         if symbol.variadic or symbol.old or (not carriers and self.taken):
-            fixed = self._parameter_count(symbol)
-            for position in range(fixed, len(arguments)):
+            for position in range(symbol.fixed, len(arguments)):
                 if self._may_carry(arguments[position]):
                     key = f"a:{symbol.key}" if symbol.variadic else f"p:{symbol.key}:{position}"
                     self._flow(key, arguments[position], PASSED, where)
@@ -261,10 +260,6 @@ class Body:
             for position, argument in enumerate(arguments):
                 if position not in carriers and self._holds_function(argument):
                     self._flow(f"p:{symbol.key}:{position}", argument, PASSED, where)
-
-    def _parameter_count(self, symbol: Symbol) -> int:
-        found = self.symbols.fixed.get(symbol.key)
-        return 0 if found is None else found
 
     def _indirect(self, i: int, callee: int, symbol: Symbol | None, arguments: list[int], where: int) -> None:
         lib = self.lib
@@ -394,7 +389,7 @@ class Body:
             return [-callee - 2]
         symbol = self.symbol_at.get(callee)
         if symbol is not None and symbol.kind == FUNCTION:
-            return [self.symbols.number(f"r:{symbol.key}")] if symbol.returns else []
+            return [self.symbols.number(f"r:{symbol.key}")] if self.symbols.shaped(symbol).returns else []
         # A call through a pointer that stands inside another one's arguments: met first from outside.
         self._call(i)
         callee = self.site_at[i]

@@ -11,12 +11,14 @@ C structure that libclang hands to the visitor, and callers read its words direc
     Location (CXSourceLocation)   raw   offset into clang's own address space; the top bit marks a macro
 
 - `library()` loads the wheel's libclang once and declares the prototypes.
+- `children()`: the cursors below one; `trim()`: memory back to the system.
 - `text()` turns a CXString into `str` and frees it.
 - `VISITOR` is the callback type of ``clang_visitChildren``.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import ctypes.util
 import functools
@@ -215,7 +217,8 @@ def text(string: String) -> str:
     """`str` of a CXString, which is freed."""
     lib = library()
     data = lib.getCString(string)
-    lib.disposeString(string)
+    if string.flags:  # most names are clang's own memory, with nothing to free
+        lib.disposeString(string)
     return data.decode(errors="replace") if data else ""
 
 
@@ -247,11 +250,26 @@ def declaration(cursor: Cursor) -> str:
     return printed
 
 
+_found: list[Cursor] = []
+
+
+def _take(child: Cursor, _parent: Cursor, _data: object) -> int:
+    _found.append(child)
+    return CONTINUE
+
+
+_TAKE = VISITOR(_take)
+
+
 def children(cursor: Cursor, into: list[Cursor]) -> None:
-    """Append the cursors directly below `cursor`."""
+    """Append the cursors directly below `cursor`. Only for the thread that walks."""
+    _found.clear()
+    library().visitChildren(cursor, _TAKE, None)
+    into += _found
+    _found.clear()
 
-    def visit(child: Cursor, _parent: Cursor, _data: object) -> int:
-        into.append(child)
-        return CONTINUE
 
-    library().visitChildren(cursor, VISITOR(visit), None)
+def trim() -> None:
+    """Give memory that clang has freed back to the system, where the C library can."""
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)

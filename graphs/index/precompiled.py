@@ -9,7 +9,7 @@ Reading a header ahead of a file can change what the file means, so a file is se
 The headers' own facts are those of one small file that includes them all, `PSEUDO`.
 
 - `Header.build(parser, headers, scratch)`: the header, None when clang refuses it.
-- `header.serves(path)`: whether a file may use it; `header.unit`: the headers' facts.
+- `header.serves(path)`: whether a file may use it; `header.facts()`: the headers' facts.
 """
 
 from __future__ import annotations
@@ -46,16 +46,18 @@ _COMMENT = re.compile(rb"/\*.*?\*/", re.DOTALL)
 class Header:
     """A precompiled header and the words that decide whom it serves."""
 
-    def __init__(self, parser: Parser, file: Path, unit: Unit) -> None:
+    def __init__(self, parser: Parser, file: Path, tu: int, depends: list[str]) -> None:
         self.file = file
-        self.unit = unit
-        self.depends = unit.depends
+        self.depends = depends
+        self._parser = parser
+        self._tu = tu
         self._folders = [Path(parser.arguments[i + 1]) for i, w in enumerate(parser.arguments) if w == "-I"]
         self._tree = parser.tree
         self._roots = parser.roots
         self._inside = {self._tree_path(path) for path in self.depends}
         self._texts: dict[Path, _Text] = {}
         self._reach: dict[Path, frozenset[Path]] = {}
+        self._named: dict[Path, tuple[Path, ...]] = {}
         named = frozenset().union(*(self._reached(path) for path in self._inside))
         self._unnamed = frozenset(
             path for path in self._inside if path not in named and "config" in path.name
@@ -70,19 +72,22 @@ class Header:
         tu = parser.parse(str(source), arguments, clang.PARSE_FOR_SERIALIZATION | clang.PARSE_INCOMPLETE)
         if not tu:
             return None
-        try:
-            if parser.errors(tu):
-                return None
-            file = scratch / "common.pch"
-            if parser.lib.saveTranslationUnit(tu, str(file).encode(), 0):
-                return None
-            unit = walk(tu, PSEUDO, str(source), parser.roots)
-            unit.depends = sorted(
-                p for p in parser.inclusions(tu, PSEUDO) if not p.endswith(SOURCE) and p != PSEUDO
-            )
-            return cls(parser, file, unit)
-        finally:
+        file = scratch / "common.pch"
+        if parser.failed(tu) or parser.lib.saveTranslationUnit(tu, str(file).encode(), 0):
             parser.lib.disposeTranslationUnit(tu)
+            return None
+        read = parser.inclusions(tu, PSEUDO) - {PSEUDO}
+        return cls(parser, file, tu, sorted(path for path in read if not path.endswith(SOURCE)))
+
+    def facts(self) -> Unit:
+        """The headers' own facts; to be asked for once."""
+        source = self.file.with_name(SOURCE)
+        try:
+            unit = walk(self._tu, PSEUDO, str(source), self._parser.roots)
+        finally:
+            self._parser.lib.disposeTranslationUnit(self._tu)
+        unit.depends = self.depends
+        return unit
 
     def serves(self, path: str) -> bool:
         """Whether the file means the same with the headers read first."""
@@ -131,20 +136,27 @@ class Header:
     def _reached(self, full: Path) -> frozenset[Path]:
         """Files of the tree that a file includes, however deep, itself not counted."""
         found = self._reach.get(full)
-        if found is not None:
-            return found
-        self._reach[full] = frozenset()
-        out: set[Path] = set()
-        for name in self._read(full).includes:
-            target = self._find(name, full.parent)
-            if target is None or target == full:
-                continue
-            out.add(target)
-            # What a common header really includes is known; its text may name more, under conditions.
-            deeper = self._reached(target)
-            out |= deeper & self._inside if target in self._inside else deeper
-        self._reach[full] = frozenset(out)
-        return self._reach[full]
+        if found is None:
+            out: set[Path] = set()
+            waiting = [full]
+            while waiting:
+                at = waiting.pop()
+                for target in self._named_in(at):
+                    # What a common header really includes is known; its text may name more, under conditions.
+                    if target in out or (at in self._inside and target not in self._inside):
+                        continue
+                    out.add(target)
+                    waiting.append(target)
+            found = self._reach[full] = frozenset(out - {full})
+        return found
+
+    def _named_in(self, full: Path) -> tuple[Path, ...]:
+        """Files of the tree that a file's own text includes."""
+        found = self._named.get(full)
+        if found is None:
+            targets = (self._find(name, full.parent) for name in self._read(full).includes)
+            found = self._named[full] = tuple(target for target in targets if target is not None)
+        return found
 
     def _find(self, name: str, beside: Path) -> Path | None:
         return _locate(name, beside, tuple(self._folders))

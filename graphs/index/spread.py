@@ -4,7 +4,7 @@
   headers' among them.
 - `Reader(work)`: one process's parser with its precompiled header.
 
-While one file is walked in Python, clang already parses the next one in a second thread: it needs no lock of
+While one file is walked in Python, clang already parses the next ones in a second thread: it needs no lock of
 ours.
 """
 
@@ -13,12 +13,14 @@ from __future__ import annotations
 import importlib
 import multiprocessing
 import signal
+from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphs.errors import GraphsError
+from graphs.index import clang
 from graphs.index.parse import Parsed, Parser
 from graphs.index.precompiled import PSEUDO, Header
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 Facts = tuple[str, list[str], bytes]
 _PIECE = 6
+_AHEAD = 4
 
 
 class Reader:
@@ -41,19 +44,23 @@ class Reader:
             self.header = Header.build(self.parser, work.headers, Path(work.scratch))
             self.parser.use_header(self.header)
 
-    def all(self, paths: Iterable[str]) -> Iterator[Unit]:
-        """Units of files, each parsed while the one before is walked."""
+    def all(self, paths: Iterable[str], common: bool = False) -> Iterator[Unit]:
+        """Units of files; some are already being parsed while one is walked.
+
+        With `common`, that of the common headers too, if there is a precompiled one.
+        """
+        header = self.header if common else None
         with ThreadPoolExecutor(1) as thread:
-            waiting: Parsed | None = None
-            coming = None
+            coming: deque[Future[Parsed]] = deque()
             for path in paths:
-                ready = coming.result() if coming else None
-                coming = thread.submit(self.parser.parsed, path, self.work.own.get(path))
-                waiting = ready
-                if waiting is not None:
-                    yield self.parser.facts(waiting)
-            if coming is not None:
-                yield self.parser.facts(coming.result())
+                coming.append(thread.submit(self.parser.parsed, path, self.work.own.get(path)))
+                if header is not None:
+                    yield header.facts()
+                    header = None
+                if len(coming) > _AHEAD:
+                    yield self.parser.facts(coming.popleft().result())
+            while coming:
+                yield self.parser.facts(coming.popleft().result())
 
 
 _reader: Reader | None = None
@@ -74,25 +81,25 @@ def read(work: Work, paths: list[str], jobs: int, scheduler: str | None) -> Iter
 
 def _here(work: Work, paths: list[str]) -> Iterator[Facts]:
     reader = Reader(work)
-    if reader.header is not None:
-        yield _pack(reader.header.unit)
-    for unit in reader.all(paths):
+    for unit in reader.all(paths, common=True):
         yield _pack(unit)
     reader.parser.close()
+    clang.trim()
 
 
 def _in_processes(work: Work, paths: list[str], jobs: int) -> Iterator[Facts]:
     global _reader
     # The precompiled header is made once, here; the forked processes inherit it.
     _reader = Reader(work)
-    if _reader.header is not None:
-        yield _pack(_reader.header.unit)
     order = sorted(paths, key=lambda path: -_size(work, path))
     pieces = [order[n : n + _PIECE] for n in range(0, len(order), _PIECE)]
     context = multiprocessing.get_context("fork")
     pool = context.Pool(min(jobs, len(pieces)), initializer=_worker)
     try:
-        for piece in pool.imap_unordered(_read_piece, pieces):
+        coming = pool.imap_unordered(_read_piece, pieces)
+        if _reader.header is not None:
+            yield _pack(_reader.header.facts())
+        for piece in coming:
             yield from piece
         pool.close()
     except BaseException:

@@ -39,8 +39,12 @@ class Symbol:
         See `Symbols.carrier`.
     carriers : tuple of int or None
         For a function: positions of parameters that can carry a function.
+    fixed : int
+        For a function: how many parameters it has, variable ones not counted.
     old : bool
         For a function: declared without a prototype.
+    cursor : Cursor or None
+        For a function: its declaration, until `Symbols.shaped` has asked about its type.
     """
 
     kind: str
@@ -48,11 +52,13 @@ class Symbol:
     number: int
     carrier: str = ""
     carriers: tuple[int, ...] | None = None
+    fixed: int = 0
     variadic: bool = False
     old: bool = False
     returns: str = ""
     outside: bool = False
     va_list: bool = False
+    cursor: Cursor | None = None
 
 
 @dataclass(slots=True)
@@ -81,7 +87,6 @@ class Symbols:
         self.nested: dict[int, str] = {}
         self.carriers: dict[int, str] = {}
         self.letters: dict[int, str] = {}
-        self.fixed: dict[str, int] = {}
         self.prefixes: dict[int, str] = {}
         self.function_key = ""
         self.nothing = Symbol(OTHER, "", -1)
@@ -154,11 +159,18 @@ class Symbols:
         else:
             outside = name.startswith("__builtin_") or name.startswith("__sync_")
             key = f"f::{name}"
-        symbol = Symbol(FUNCTION, key, self.number(key), carrier="f", outside=outside)
+        return Symbol(FUNCTION, key, self.number(key), carrier="f", outside=outside, cursor=cursor)
+
+    def shaped(self, symbol: Symbol) -> Symbol:
+        """The symbol of a function with what its type tells; most that are only declared are never asked."""
+        cursor, symbol.cursor = symbol.cursor, None
+        if cursor is None:
+            return symbol
+        lib = self.lib
         kind = lib.getCursorType(cursor)
         symbol.old = kind.kind == clang.T_FUNCTION_NOPROTO
         symbol.variadic = not symbol.old and bool(lib.isFunctionTypeVariadic(kind))
-        self.fixed[key] = max(0, lib.getNumArgTypes(kind))
+        symbol.fixed = max(0, lib.getNumArgTypes(kind))
         symbol.returns = self.carrier(lib.getResultType(kind))
         symbol.carriers = tuple(
             i for i in range(max(0, lib.getNumArgTypes(kind))) if self.carrier(lib.getArgType(kind, i))
