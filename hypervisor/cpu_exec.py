@@ -89,7 +89,7 @@ def cpu_reset(env: CPUState) -> None:
     env.accel.reset()
 
 
-@traced(file="qemu-kvm.c")
+@traced
 def qemu_cpu_has_work(env: CPUState) -> int:
     """Whether an interrupt waits that the guest would take."""
     return int(bool(env.interrupt_request & CPU_INTERRUPT_HARD) and env.accel.interrupts_enabled())

@@ -57,51 +57,15 @@ def pci_host_config_readl_ioport(opaque: PCIHostState, addr: int) -> int:
     return opaque.config_reg
 
 
-def _write(opaque: PCIHostState, addr: int, val: int, len: int) -> None:
+def host_write(opaque: PCIHostState, addr: int, val: int, len: int) -> None:
     if opaque.config_reg & 1 << 31 and opaque.bus is not None:
         pci_data_write(opaque.bus, opaque.config_reg | (addr & 3), val, len)
 
 
-def _read(opaque: PCIHostState, addr: int, len: int) -> int:
+def host_read(opaque: PCIHostState, addr: int, len: int) -> int:
     if not opaque.config_reg & 1 << 31 or opaque.bus is None:
         return (1 << 8 * len) - 1
     return pci_data_read(opaque.bus, opaque.config_reg | (addr & 3), len)
-
-
-@traced_io
-def pci_host_data_writeb_ioport(opaque: PCIHostState, addr: int, val: int) -> None:
-    """Write a byte of what the address names."""
-    _write(opaque, addr, val, 1)
-
-
-@traced_io
-def pci_host_data_writew_ioport(opaque: PCIHostState, addr: int, val: int) -> None:
-    """Write a word of what the address names."""
-    _write(opaque, addr, val, 2)
-
-
-@traced_io
-def pci_host_data_writel_ioport(opaque: PCIHostState, addr: int, val: int) -> None:
-    """Write a double word of what the address names."""
-    _write(opaque, addr, val, 4)
-
-
-@traced_io
-def pci_host_data_readb_ioport(opaque: PCIHostState, addr: int) -> int:
-    """Read a byte of what the address names."""
-    return _read(opaque, addr, 1)
-
-
-@traced_io
-def pci_host_data_readw_ioport(opaque: PCIHostState, addr: int) -> int:
-    """Read a word of what the address names."""
-    return _read(opaque, addr, 2)
-
-
-@traced_io
-def pci_host_data_readl_ioport(opaque: PCIHostState, addr: int) -> int:
-    """Read a double word of what the address names."""
-    return _read(opaque, addr, 4)
 
 
 @traced
@@ -114,9 +78,11 @@ def pci_host_conf_register_ioport(ioport: int, s: PCIHostState) -> None:
 @traced
 def pci_host_data_register_ioport(ioport: int, s: PCIHostState) -> None:
     """Take the data port, in all widths."""
-    register_ioport_write(ioport, 4, 1, pci_host_data_writeb_ioport, s)
-    register_ioport_write(ioport, 4, 2, pci_host_data_writew_ioport, s)
-    register_ioport_write(ioport, 4, 4, pci_host_data_writel_ioport, s)
-    register_ioport_read(ioport, 4, 1, pci_host_data_readb_ioport, s)
-    register_ioport_read(ioport, 4, 2, pci_host_data_readw_ioport, s)
-    register_ioport_read(ioport, 4, 4, pci_host_data_readl_ioport, s)
+    from hypervisor.hw import pci_host_template as template
+
+    register_ioport_write(ioport, 4, 1, template.pci_host_data_writeb_ioport, s)
+    register_ioport_write(ioport, 4, 2, template.pci_host_data_writew_ioport, s)
+    register_ioport_write(ioport, 4, 4, template.pci_host_data_writel_ioport, s)
+    register_ioport_read(ioport, 4, 1, template.pci_host_data_readb_ioport, s)
+    register_ioport_read(ioport, 4, 2, template.pci_host_data_readw_ioport, s)
+    register_ioport_read(ioport, 4, 4, template.pci_host_data_readl_ioport, s)

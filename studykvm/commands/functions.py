@@ -20,7 +20,7 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--tsv", action="store_true", help="one line each, separated by tabs")
     args = parser.parse_args(argv)
-    functions = sorted(_modelled())
+    functions = sorted(modelled())
     if args.tsv:
         for function in functions:
             print(*function, sep="\t")
@@ -36,7 +36,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _modelled() -> list[_Place]:
+def modelled() -> list[_Place]:
     """All of the model, with those that are traced only on --trace-io."""
     from studykvm.model import load_model
 
