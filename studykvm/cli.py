@@ -52,6 +52,7 @@ COMMANDS: dict[str, Command] = {
     "sets": Command("lookup:sets", "who puts which function into STRUCT.FIELD", _ASK),
     "calls": Command("lookup:calls", "who calls through STRUCT.FIELD", _ASK),
     "option": Command("lookup:option", "what handles an option such as -hda", _ASK),
+    "expand": Command("lookup:expand", "what the macros in a line become, step by step", _ASK),
     "cycles": Command("overview:cycles", "functions that reach themselves", _ASK),
     "dead": Command("overview:dead", "functions that main does not reach", _ASK),
     "edges": Command("overview:edges", "all calls, as a table", _ASK),
