@@ -20,6 +20,7 @@ from hypervisor.bios_screen import Screen
 from hypervisor.errors import HypervisorError
 from hypervisor.exec import ram
 from hypervisor.ioport import cpu_inb, cpu_outb
+from hypervisor.vl_loop import give_up
 from hypervisor.vl_state import state
 
 if TYPE_CHECKING:
@@ -285,14 +286,13 @@ def boot(bios: Bios, call: Call) -> Wait:
         )
         call.returns = False
         return
-    bios.print("No bootable device.\r\n")
-    while True:
-        yield
+    yield from _no_boot(bios, call)
 
 
 def _no_boot(bios: Bios, call: Call) -> Wait:
-    """INT 18h: the boot sector gave up."""
+    """INT 18h: the boot sector gave up, or there is none."""
     bios.print("No bootable device.\r\n")
+    give_up("the guest found nothing to boot")
     while True:
         yield
 

@@ -27,8 +27,8 @@ class BootResult:
     status : int
         What the program's exit status would be.
     reason : str
-        "guest" (it switched the machine off), "quit" (the monitor), "signal", "powerdown", "timeout", or
-        "options" when the machine never ran.
+        "guest" (it switched the machine off), "quit" (the monitor), "signal", "powerdown", "timeout",
+        "stuck" (nothing to boot, or a full disk, and no monitor), or "options" when the machine never ran.
     screen : str
         The text screen, as it was at the end.
     notes : dict
@@ -62,6 +62,8 @@ def run_boot(argv: list[str], timeout: float | None = None) -> BootResult:
         except SystemExit as left:
             status = left.code if isinstance(left.code, int) else 1
         reason = state.exit_reason or "options"
+        if reason == "stuck":
+            status = 1
         return BootResult(status, reason, bios.screen_text(), quirks.notes())
 
 

@@ -81,6 +81,11 @@ def monitor_ctrl_mode(mon: Monitor) -> int:
     return mon.flags & MONITOR_USE_CONTROL
 
 
+def is_within_reach() -> bool:
+    """Whether there is a monitor that somebody can type into: one on a text console has no window."""
+    return any(mon.chr is not None and mon.chr.filename not in ("vc", "null", "file") for mon in _mon_list)
+
+
 @traced
 def monitor_flush(mon: Monitor | None) -> None:
     """Send what was printed, unless another front end has the terminal."""

@@ -8,12 +8,14 @@
 - `qemu_register_reset(func, opaque)`, `qemu_system_reset()`.
 - `vm_start()`, `vm_stop(reason)`, `qemu_add_vm_change_state_handler(cb, opaque)`.
 - `qemu_system_shutdown_request()` and its kin: asked for now, done by the main loop.
+- `give_up(why)`: ends a machine that nobody could bring on.
 """
 
 from __future__ import annotations
 
 import select
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -228,6 +230,27 @@ def qemu_system_shutdown_request() -> None:
     """Ask for the end of the program."""
     state.shutdown_requested = 1
     qemu_notify_event()
+
+
+def give_up(why: str, remedy: str = "") -> None:
+    """Say why the machine cannot go on, and end it unless somebody has a monitor to mend that.
+
+    The real program waits in its window, whose menus and consoles the model has not.
+
+    Parameters
+    ----------
+    remedy
+        What to do in the monitor; without it, nothing is said where there is one.
+    """
+    from hypervisor.monitor import is_within_reach
+
+    if is_within_reach() or state.no_shutdown:
+        if remedy:
+            print(f"studykvm: {why}; {remedy}", file=sys.stderr)
+        return
+    print(f"studykvm: {why}; no monitor is at hand (-monitor stdio), so this is the end", file=sys.stderr)
+    state.exit_reason = "stuck"
+    qemu_system_shutdown_request()
 
 
 @traced

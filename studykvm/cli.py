@@ -9,8 +9,10 @@ STUDYKVM_DEBUG=1 lets an unexpected error show its traceback.
 """
 
 import importlib
+import io
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
@@ -113,8 +115,14 @@ def _run(name: str, argv: list[str]) -> int:
 
     from tracer import record
 
-    with record(path, note=shlex.join(["studykvm", name, *argv])):
-        return entry(argv)
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        with record(path, note=shlex.join(["studykvm", name, *argv])):
+            return entry(argv)
+
+
+def _show_warning(message: Warning | str, *where: object, **how: object) -> None:
+    print(f"studykvm: warning: {message}", file=sys.stderr)
 
 
 def _unknown(name: str) -> int:
@@ -143,6 +151,7 @@ def main(argv: list[str] | None = None) -> int:
         The command's exit status; 1 for an error, 2 for wrong usage, 130 after Ctrl-C.
     """
     argv = sys.argv[1:] if argv is None else argv
+    _prepare_output()
     if not argv or argv[0] in ("-h", "--help") or argv == ["help"]:
         print(_usage())
         return 0 if argv else 2
@@ -173,6 +182,19 @@ def main(argv: list[str] | None = None) -> int:
             raise
         print(f"studykvm: {_describe(error)}", file=sys.stderr)
         return 1
+
+
+def _prepare_output() -> None:
+    """Make standard output take everything: when it is closed, and when its encoding lacks a letter."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # File names are bytes; those that are not UTF-8 must still come out as they are.
+            universal = stream.encoding.lower().replace("-", "") == "utf8"
+            stream.reconfigure(errors="surrogateescape" if universal else "backslashreplace")
 
 
 def _describe(error: Exception) -> str:

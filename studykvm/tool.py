@@ -3,7 +3,6 @@
 - `run_tool(program, argv) -> int`: start the program, call its main, end it.
 """
 
-import io
 import os
 import sys
 
@@ -26,10 +25,6 @@ def run_tool(name: str, argv: list[str]) -> int:
     int
         The exit status. Errors may leave by SystemExit instead.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # File names are bytes; those that are not UTF-8 must still come out as they are.
-            stream.reconfigure(errors="surrogateescape")
     if "--modern" in argv:
         argv = [word for word in argv if word != "--modern"]
         os.environ[wording.VARIABLE] = "modern"

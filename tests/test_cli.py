@@ -1,5 +1,6 @@
 """The face: dispatch, help, hints, and the recording of a command."""
 
+import os
 import subprocess
 import sys
 
@@ -79,3 +80,26 @@ def test_a_closed_pipe_ends_quietly():
     writer.stdout.close()
     assert writer.stderr.read() == b""
     assert writer.wait() in (0, 141)
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_do_no_harm(closed):
+    command = ["sh", "-c", f'"$0" -m studykvm boot -version {closed}', sys.executable]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_letters_that_the_output_lacks_are_escaped(tmp_path):
+    command = [sys.executable, "-m", "studykvm", "demo", "-o", str(tmp_path)]
+    environment = {"PYTHONIOENCODING": "ascii", "PYTHONPATH": ":".join(sys.path), "PATH": "/usr/bin:/bin"}
+    result = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert r"\u2502 Booting from Hard Disk..." in result.stdout
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's /dev/full, a disk that is full")
+def test_a_trace_that_finds_no_room_is_one_warning(tmp_path):
+    result = run("img", "create", "--trace", "/dev/full", "-f", "raw", str(tmp_path / "a.img"), "1M")
+    assert "Traceback" not in result.stderr
+    assert "No space left on device" in result.stderr
+    assert len(result.stderr.splitlines()) == 1

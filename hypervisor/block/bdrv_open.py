@@ -251,7 +251,14 @@ def _open_backing(bs: BlockDriverState, filename: str, open_flags: int) -> int:
                 f"{bs.filename}: more than {MAX_CHAIN} backing files in a row; commit some", file=sys.stderr
             )
             return -errno.ELOOP
-        return bdrv_open2(backing, backing_filename, open_flags, back_drv)
+        ret = bdrv_open2(backing, backing_filename, open_flags, back_drv)
+        if ret < 0:
+            note(
+                f"backing-{backing_filename}",
+                f"{filename} is there, but its backing file {backing_filename} does not open: "
+                f"{os.strerror(-ret)}; the message names the overlay alone (block.c)",
+            )
+        return ret
     finally:
         _chain.pop()
 

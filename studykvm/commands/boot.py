@@ -19,8 +19,8 @@ def main(argv: list[str]) -> int:
     Returns
     -------
     int
-        0 when the guest, the monitor or a signal ended the run; 1 for wrong options or images that do not
-        open.
+        0 when the guest, the monitor or a signal ended the run; 1 for wrong options, images that do not
+        open, and a machine that could not go on.
     """
     from hypervisor import bios, trace_io
     from hypervisor.boot import run_boot

@@ -170,13 +170,17 @@ def test_a_failing_read_is_an_error_of_the_call(tmp_path, failing):
     assert result.reason == "guest" and "EBA" in result.screen
 
 
-def test_a_full_host_disk_stops_the_machine_unless_told_otherwise(tmp_path, failing):
+def test_a_full_host_disk_stops_the_machine_unless_told_otherwise(tmp_path, failing, capsys):
     code = asm.lba(0x43, 1, 8, 0x7C00) + asm.put_result() + asm.OFF
     disk = asm.write_disk(tmp_path / "d.img", code)
     failing("pwritev", errno.ENOSPC)
     failing("pwrite", errno.ENOSPC)
-    assert boot("-hda", disk, timeout=1.5).reason == "timeout"
+    assert boot("-hda", disk, "-monitor", "stdio", timeout=1.5).reason == "timeout"
     assert vl_state.state.vm_running == 0
+    assert "No space left on device; mend that, then say cont" in capsys.readouterr().err
+    result = boot("-hda", disk)
+    assert (result.reason, result.status) == ("stuck", 1)
+    assert "No space left on device; no monitor is at hand" in capsys.readouterr().err
     result = boot("-drive", f"file={disk},werror=report")
     assert result.reason == "guest" and "EMM" in result.screen
 
@@ -212,10 +216,24 @@ def test_boot_order_goes_on_to_the_next_drive(base, tmp_path):
     assert "Boot failed: not a bootable disk" in result.screen
 
 
-def test_without_a_bootable_disk_the_machine_waits(tmp_path):
-    result = boot(timeout=0.8)
-    assert result.reason == "timeout"
-    assert result.screen == "No bootable device."
+def test_without_a_bootable_disk_the_machine_ends_where_nobody_could_help(capsys):
+    result = boot()
+    assert (result.reason, result.status, result.screen) == ("stuck", 1, "No bootable device.")
+    assert "the guest found nothing to boot" in capsys.readouterr().err
+
+
+def test_without_a_bootable_disk_a_machine_with_a_monitor_waits(capsys):
+    result = boot("-monitor", "stdio", timeout=0.8)
+    assert (result.reason, result.screen) == ("timeout", "No bootable device.")
+    assert "nothing to boot" not in capsys.readouterr().err
+
+
+def test_a_missing_backing_file_is_named(tmp_path, base, monkeypatch):
+    image = overlay(base, tmp_path / "o.img", "qcow")
+    base.unlink()
+    result = boot("-hda", image)
+    assert result.status == 1
+    assert any("base.img does not open: No such file" in note for note in result.notes.values())
 
 
 def test_power_off_by_apm(tmp_path):

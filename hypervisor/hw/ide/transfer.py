@@ -11,6 +11,7 @@ werror=) and tries again when it is started.
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -44,7 +45,7 @@ from hypervisor.hw.ide.internal import (
 )
 from hypervisor.program import linked
 from hypervisor.vl_drive import BlockInterfaceErrorAction, drive_get_on_error
-from hypervisor.vl_loop import vm_stop
+from hypervisor.vl_loop import give_up, vm_stop
 from tracer import traced
 
 C_FILE = "hw/ide/core.c"
@@ -237,6 +238,7 @@ def ide_handle_rw_error(s: IDEState, error: int, op: int) -> int:
         bm.unit = s.unit
         bm.status |= op
         vm_stop(0)
+        give_up(f"a disk request failed: {os.strerror(error)}", "mend that, then say cont in the monitor")
     elif op & BM_STATUS_DMA_RETRY:
         dma_buf_commit(s, 0)
         ide_dma_error(s)
