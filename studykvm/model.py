@@ -7,9 +7,9 @@ from tracer import TracedFunction, registry
 
 
 def load_model() -> list[TracedFunction]:
-    """Import every module of the model and return all its traced functions."""
+    """Import every module of the model and return all its traced functions, and no others."""
     import hypervisor
 
     for module in pkgutil.walk_packages(hypervisor.__path__, "hypervisor."):
         importlib.import_module(module.name)
-    return registry()
+    return [function for function in registry() if function.module.startswith("hypervisor.")]

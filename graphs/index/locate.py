@@ -113,10 +113,19 @@ def _arguments(words: list[str], folder: Path) -> list[str]:
     return out
 
 
+def _extract(archive: tarfile.TarFile, scratch: Path) -> None:
+    if hasattr(tarfile, "data_filter"):
+        archive.extractall(scratch, filter="data")
+        return
+    # Python before 3.11.4 (Debian 12) has no filters: files and folders that stay inside, no links
+    plain = (member for member in archive.getmembers() if member.isfile() or member.isdir())
+    archive.extractall(scratch, [m for m in plain if (scratch / m.name).resolve().is_relative_to(scratch)])
+
+
 def _unpacked(path: Path, scratch: Path) -> Path:
     try:
         with tarfile.open(path) as archive:
-            archive.extractall(scratch, filter="data")
+            _extract(archive, scratch.resolve())
     except (OSError, tarfile.TarError) as error:
         raise GraphsError(f"{path} is neither a tree nor a tarball that can be unpacked: {error}") from None
     inside = [entry for entry in scratch.iterdir() if entry.is_dir()]

@@ -192,6 +192,22 @@ def test_tarball(project, tmp_path):
     assert (scratch / "project-1.0" / "first.c").read_text() == FIRST
 
 
+@pytest.mark.parametrize("filters", [True, False])
+def test_a_tarball_cannot_write_outside(tmp_path, monkeypatch, filters):
+    if not filters:
+        monkeypatch.delattr(tarfile, "data_filter", raising=False)
+    archive = tmp_path / "bad.tar"
+    (tmp_path / "x.c").write_text("int x;")
+    with tarfile.open(archive, "w") as tar:
+        tar.add(tmp_path / "x.c", "project/x.c")
+        tar.add(tmp_path / "x.c", "../escaped.c")
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    with pytest.raises(GraphsError):
+        locate([str(archive)], None, scratch)
+    assert not (tmp_path / "escaped.c").exists()
+
+
 def test_bad_sources(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "plain").mkdir()
