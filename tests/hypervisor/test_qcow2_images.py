@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
+import functools
 import os
 import random
 import resource
-import shutil
 import struct
 import subprocess
 import time
@@ -25,7 +24,6 @@ from hypervisor.block import (
     bdrv_create,
     bdrv_delete,
     bdrv_find_format,
-    bdrv_init,
     bdrv_is_allocated,
     bdrv_load_vmstate,
     bdrv_new,
@@ -41,7 +39,6 @@ from hypervisor.block import (
 )
 from hypervisor.block.qcow2_format import QCowHeader, words
 from hypervisor.block_int import (
-    BDRV_O_CACHE_WB,
     BDRV_O_RDWR,
     BLOCK_OPT_BACKING_FILE,
     BLOCK_OPT_CLUSTER_SIZE,
@@ -52,20 +49,19 @@ from hypervisor.block_int import (
     QEMUSnapshotInfo,
 )
 from hypervisor.cutils import QEMUIOVector, iovec, qemu_iovec_init_external
-from hypervisor.program import program
 from hypervisor.qemu_option_parameter import QEMUOptionParameter
+from tests.hypervisor import images
+from tests.hypervisor.images import drivers, needs_real, opened_as
 from tracer import record
 
 SIZE = 1 << 20
 CLUSTER_SIZES = (512, 4096, 65536, 2 << 20)
-REAL = shutil.which("qemu-img")
-needs_real = pytest.mark.skipif(REAL is None, reason="qemu-img is missing: apt-get install qemu-utils")
+opened = functools.partial(opened_as, "qcow2")
 
 
 @pytest.fixture(autouse=True)
 def _qemu_io() -> Iterator[None]:
-    with program("qemu-io"):
-        bdrv_init()
+    with drivers():
         yield
 
 
@@ -79,19 +75,8 @@ def create(path: Path, size: int = SIZE, **options: Any) -> int:
     return bdrv_create(driver, str(path), given)
 
 
-@contextlib.contextmanager
-def opened(path: Path, status: int = 0) -> Iterator[BlockDriverState]:
-    """An image open for writing; `status` is what opening it must give."""
-    bs = bdrv_new("")
-    assert bdrv_open2(bs, str(path), BDRV_O_RDWR | BDRV_O_CACHE_WB, bdrv_find_format("qcow2")) == status
-    yield bs
-    bdrv_delete(bs)
-
-
 def content(bs: BlockDriverState, size: int = SIZE) -> bytes:
-    data = bytearray(b"\xee" * size)
-    assert bdrv_read(bs, 0, data, size // 512) == 0
-    return bytes(data)
+    return images.content(bs, size)
 
 
 def scribble(bs: BlockDriverState, expected: bytearray, seed: int, times: int = 12) -> None:

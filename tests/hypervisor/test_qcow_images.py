@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import io
 import itertools
 import random
-import shutil
 import struct
 import subprocess
 from collections.abc import Iterator
@@ -23,12 +23,8 @@ from hypervisor.block import (
     bdrv_aio_readv,
     bdrv_aio_writev,
     bdrv_create,
-    bdrv_delete,
     bdrv_find_format,
-    bdrv_init,
     bdrv_is_allocated,
-    bdrv_new,
-    bdrv_open2,
     bdrv_read,
     bdrv_set_key,
     bdrv_write,
@@ -36,26 +32,23 @@ from hypervisor.block import (
 )
 from hypervisor.block.qcow_format import QCOW_MAGIC, QCowHeader, header_problem, l1_entries
 from hypervisor.block_int import (
-    BDRV_O_CACHE_WB,
-    BDRV_O_RDWR,
     BLOCK_OPT_BACKING_FILE,
     BLOCK_OPT_ENCRYPT,
     BLOCK_OPT_SIZE,
     BlockDriverState,
 )
 from hypervisor.cutils import QEMUIOVector, iovec, qemu_iovec_init_external
-from hypervisor.program import program
 from hypervisor.qemu_option_parameter import QEMUOptionParameter
+from tests.hypervisor import images
+from tests.hypervisor.images import REAL, drivers, needs_real, opened_as
 
 SIZE = 96 * 1024
-REAL = shutil.which("qemu-img")
-needs_real = pytest.mark.skipif(REAL is None, reason="qemu-img is missing: apt-get install qemu-utils")
+opened = functools.partial(opened_as, "qcow")
 
 
 @pytest.fixture(autouse=True)
 def _qemu_io() -> Iterator[None]:
-    with program("qemu-io"):
-        bdrv_init()
+    with drivers():
         yield
 
 
@@ -70,19 +63,8 @@ def create(path: Path, size: int, base: str | None = None, encrypt: int = 0) -> 
     return bdrv_create(driver, str(path), options)
 
 
-@contextlib.contextmanager
-def opened(path: Path, status: int = 0) -> Iterator[BlockDriverState]:
-    """An image open for writing; `status` is what opening it must give."""
-    bs = bdrv_new("")
-    assert bdrv_open2(bs, str(path), BDRV_O_RDWR | BDRV_O_CACHE_WB, bdrv_find_format("qcow")) == status
-    yield bs
-    bdrv_delete(bs)
-
-
 def content(bs: BlockDriverState, size: int = SIZE) -> bytes:
-    data = bytearray(b"\xee" * size)
-    assert bdrv_read(bs, 0, data, size // 512) == 0
-    return bytes(data)
+    return images.content(bs, size)
 
 
 def vector(data: bytearray, cuts: list[int]) -> QEMUIOVector:
