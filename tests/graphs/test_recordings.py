@@ -105,6 +105,7 @@ def test_a_recording_elsewhere_loads_by_file_and_by_folder(tmp_path):
         (b"no gzip", "cannot be read"),
         (gzip.compress(b"x\tmain\t0\tx.c\n"), "line 1 is not a call"),
     ],
+    ids=["rubbish on line 2", "cut gzip", "no gzip", "rubbish on line 1"],
 )
 def test_a_broken_recording_is_explained(tmp_path, content, said):
     path = tmp_path / "x.calls.gz"
