@@ -163,7 +163,7 @@ SESSIONS = {
         qemu-io -c "read -P 300 0 512" -c "read -P 0 -s 100 -l 600 0 512" a.img
         qemu-io -c "write -P 1 10 20" -c "read -v 0 48" a.img
         qemu-io -c "writev -P 1 10 20 30" -c "readv -v 1 22 33" a.img
-        qemu-io -c "aio_write -P 2 0 512 512" -c "aio_read -P 2 0 1024" -c aio_flush a.img
+        qemu-io -c "aio_write -P 2 0 512 512" -c aio_flush -c "aio_read -P 2 0 1024" -c aio_flush a.img
         qemu-io -c "aio_write -P 2 1 511" -c aio_flush -c "aio_read -P 2 1 511" -c aio_flush a.img
         qemu-io -c "length" -c "map" -c "alloc 0" -c "alloc 0 1M" -c "alloc 512k 64k" a.img
         qemu-io -c "foo" a.img
