@@ -24,7 +24,7 @@ from hypervisor.bios_services import COM1, CONFIG_TABLE, ROM_SEGMENT, SERVICES, 
 from hypervisor.cpu_exec import CPUState
 from hypervisor.exec import ram
 from hypervisor.hw.fdc import FDrive
-from hypervisor.hw.loader import rom_add_blob
+from hypervisor.hw.loader import Rom, rom_insert
 from hypervisor.ioport import cpu_inl, cpu_outb, cpu_outl
 from hypervisor.program import on_reset
 from hypervisor.vl_state import DT_NOGRAPHIC, state
@@ -54,7 +54,7 @@ def install(env: CPUState, boot_devices: str) -> None:
     """Write the ROM and serve it."""
     global _current
     _current = Bios(env.accel, boot_devices)
-    rom_add_blob("bios", _rom(), _ROM)
+    rom_insert(Rom(name="bios.bin", data=_rom(), addr=_ROM))
 
 
 def _rom() -> bytes:

@@ -89,10 +89,27 @@ def cpu_reset(env: CPUState) -> None:
     env.accel.reset()
 
 
-@traced
-def qemu_cpu_has_work(env: CPUState) -> int:
+@traced(file="target-i386/exec.h")
+def cpu_has_work(env: CPUState) -> int:
     """Whether an interrupt waits that the guest would take."""
     return int(bool(env.interrupt_request & CPU_INTERRUPT_HARD) and env.accel.interrupts_enabled())
+
+
+@traced(file="target-i386/exec.h")
+def cpu_halted(env: CPUState) -> int:
+    """EXCP_HALTED as long as the guest waits for an interrupt, else 0; an interrupt ends the wait."""
+    if not env.halted:
+        return 0
+    if cpu_has_work(env):
+        env.halted = 0
+        return 0
+    return EXCP_HALTED
+
+
+@traced
+def qemu_cpu_has_work(env: CPUState) -> int:
+    """`cpu_has_work` for other files."""
+    return cpu_has_work(env)
 
 
 def _deliver_interrupt(env: CPUState) -> None:
@@ -115,10 +132,8 @@ def cpu_exec(env: CPUState) -> int:
     """
     from hypervisor.vl_loop import _fd_ready
 
-    if env.halted:
-        if not qemu_cpu_has_work(env):
-            return EXCP_HALTED
-        env.halted = 0
+    if cpu_halted(env) == EXCP_HALTED:
+        return EXCP_HALTED
     state.cpu_single_env = env
     try:
         while True:

@@ -34,13 +34,6 @@ def rom_insert(rom: Rom) -> None:
 
 
 @traced
-def rom_add_blob(name: str, blob: bytes, addr: int) -> int:
-    """Add a ROM whose contents are given."""
-    rom_insert(Rom(name=name, data=blob, addr=addr))
-    return 0
-
-
-@traced
 def rom_reset(unused: None) -> None:
     """Put all ROMs into memory."""
     memory = ram()
