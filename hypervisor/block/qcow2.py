@@ -317,9 +317,11 @@ def qcow_write_compressed(
     out = deflate.compress(buf) + deflate.compress(bytes(tail * 512)) + deflate.flush()
     if len(out) >= s.cluster_size:
         return bdrv_write(bs, sector_num, buf, nb_sectors)
+    s._packed = out
     cluster_offset = qcow2_alloc_compressed_cluster_offset(bs, sector_num << 9, len(out))
-    if not cluster_offset:
-        return -errno.EIO
+    s._packed = b""
+    if cluster_offset < 0:
+        return cluster_offset
     if not cluster_offset & QCOW_OFLAG_COMPRESSED:
         return bdrv_write(bs, sector_num, buf, nb_sectors)
     s.cluster_cache_offset = NO_OFFSET

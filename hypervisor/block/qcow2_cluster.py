@@ -24,6 +24,7 @@ import zlib
 from array import array
 
 from hypervisor.block import bdrv_pread, bdrv_pwrite, bdrv_read, bdrv_write
+from hypervisor.block.beneath import settle_bytes
 from hypervisor.block.qcow2_format import (
     QCOW_OFLAG_COMPRESSED,
     QCOW_OFLAG_COPIED,
@@ -179,12 +180,16 @@ def qcow2_alloc_compressed_cluster_offset(bs: BlockDriverState, offset: int, com
     Returns
     -------
     int
-        The L2 entry; if the cluster is there uncompressed and ours alone, its offset; 0 on error.
+        The L2 entry; if the cluster is there uncompressed and ours alone, its offset; -errno where C has 0.
+
+    Notes
+    -----
+    C links the cluster before it writes the data; `_packed`, the data, is on the disk here before.
     """
     s = state(bs)
     ret, l2_table, l2_offset, l2_index = get_cluster_table(bs, offset)
     if ret < 0:
-        return 0
+        return ret
     old = l2_table[l2_index]
     if old & QCOW_OFLAG_COPIED:
         return old & ~QCOW_OFLAG_COPIED
@@ -193,12 +198,17 @@ def qcow2_alloc_compressed_cluster_offset(bs: BlockDriverState, offset: int, com
             qcow2_free_any_clusters(bs, old, 1)
         cluster_offset = qcow2_alloc_bytes(bs, compressed_size)
         if cluster_offset < 0:
-            return 0
+            return cluster_offset
         nb_csectors = ((cluster_offset + compressed_size - 1) >> 9) - (cluster_offset >> 9)
         entry = cluster_offset | QCOW_OFLAG_COMPRESSED | nb_csectors << s.csize_shift
+        try:
+            settle_bytes(file_of(s), cluster_offset, s._packed)
+        except OSError as error:
+            return -(error.errno or errno.EIO)
         data = be_bytes(array("Q", [entry]))
-        if bdrv_pwrite(file_of(s), l2_offset + 8 * l2_index, data, 8) != 8:
-            return 0
+        ret = bdrv_pwrite(file_of(s), l2_offset + 8 * l2_index, data, 8)
+        if ret != 8:
+            return min(ret, -1)
         l2_table[l2_index] = entry
         held.done = True
     return entry

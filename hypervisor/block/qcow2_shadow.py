@@ -1,7 +1,7 @@
 """What keeps a qcow2 image sound when the process is killed between two writes; ours, nothing of it is in C.
 
 0.12.4 writes some tables in an order that a crash does not survive. Its calls are kept; what the disk needs
-to hold before they come is written here, straight to the file descriptor and so below the level of calls.
+to hold before they come is written by `hypervisor.block.beneath`.
 
 - `settle(s, offset, data)`: have these bytes on the disk now
 - `settle_l2(s, offset, old)`: the same for a new L2 table that the L1 table is about to name
@@ -22,13 +22,13 @@ Both versions of `qemu-img check` find at worst leaked clusters after a kill wit
 from __future__ import annotations
 
 import errno
-import mmap
 import os
 import stat
 from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from hypervisor.block import beneath
 from hypervisor.block.qcow2_format import (
     HEADER_SIZE,
     OFFSET_L1_SIZE,
@@ -170,12 +170,7 @@ def is_reserved(s: BDRVQcowState, cluster: int) -> bool:
 
 def settle(s: BDRVQcowState, offset: int, data: bytes | bytearray | memoryview) -> None:
     """Have `data`, whole sectors, on the disk at `offset`; raises OSError."""
-    view = _aligned(len(data))
-    view[:] = data
-    while view:
-        done = os.pwritev(_fd(s), [view], offset)
-        view = view[done:]
-        offset += done
+    beneath.settle(file_of(s), offset, data)
 
 
 def settle_l2(s: BDRVQcowState, offset: int, old: int) -> int:
@@ -198,8 +193,7 @@ def settle_length(s: BDRVQcowState, length: int) -> int:
 
 
 def _fd(s: BDRVQcowState) -> int:
-    fd: int = file_of(s).opaque.fd
-    return fd
+    return beneath.descriptor(file_of(s))
 
 
 def fetch_bytes(s: BDRVQcowState, offset: int, length: int) -> bytes:
@@ -209,22 +203,8 @@ def fetch_bytes(s: BDRVQcowState, offset: int, length: int) -> bytes:
 
 
 def fetch(s: BDRVQcowState, offset: int, length: int) -> memoryview:
-    """`length` bytes at `offset`; zeros behind the end of the file."""
-    if offset >> 63:
-        raise OSError(errno.EIO, f"a table is said to be at {offset:#x}")
-    view = _aligned(length)
-    done = 0
-    while done < length:
-        got = os.preadv(_fd(s), [view[done:]], offset + done)
-        if not got:
-            break
-        done += got
-    return view
-
-
-def _aligned(length: int) -> memoryview:
-    """Zeroed memory at a page boundary, as O_DIRECT wants it."""
-    return memoryview(mmap.mmap(-1, length))
+    """`length` bytes at `offset`; zeros behind the end of the file. Raises OSError."""
+    return beneath.fetch(file_of(s), offset, length)
 
 
 def _first_free(s: BDRVQcowState, file_size: int) -> int:

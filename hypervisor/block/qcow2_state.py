@@ -77,9 +77,9 @@ class BDRVQcowState(Struct):
     Notes
     -----
     Fields with an underscore are ours: the image's version and name for messages, `guarded`'s copies, what
-    `held_back` holds, the clusters with tables, the last failure to free some, and what the last check
-    found. ``l1_size`` and ``refcount_table_size`` count entries. C makes ``cluster_data`` larger, for
-    encryption.
+    `held_back` holds, the compressed cluster to be linked, the clusters with tables, the last failure to
+    free some, and what the last check found. ``l1_size`` and ``refcount_table_size`` count entries. C makes
+    ``cluster_data`` larger, for encryption.
     """
 
     hd: BlockDriverState | None = None
@@ -119,6 +119,7 @@ class BDRVQcowState(Struct):
     _filename: str = ""
     _shadow: Shadow | None = None
     _held: Held | None = None
+    _packed: bytes = b""
     _metadata: set[int] | None = None
     _free_error: int = 0
     _check: CheckResult = CheckResult()

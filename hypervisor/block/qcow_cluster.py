@@ -19,6 +19,7 @@ import sys
 from array import array
 
 from hypervisor.block import bdrv_getlength, bdrv_pread, bdrv_pwrite, bdrv_truncate, bdrv_write
+from hypervisor.block.beneath import settle_bytes
 from hypervisor.block.qcow_format import MAX_OFFSET, QCOW_OFLAG_COMPRESSED, compress, decompress, round_up
 from hypervisor.block_int import BlockDriverState, ReadBuffer
 from hypervisor.quirks import note
@@ -40,6 +41,7 @@ class BDRVQcowState(Struct):
     names them (0: slot free) and ``l2_cache_counts`` counts their hits. ``cluster_cache`` is the cluster
     decompressed last, the one at ``cluster_cache_offset``. ``_tables_end`` is ours: no cluster is allocated
     below it, since an L1 entry points there although the file is shorter (see `get_cluster_offset`).
+    ``_packed`` is ours as well: the compressed cluster about to be linked.
     """
 
     hd: BlockDriverState | None = None
@@ -61,6 +63,7 @@ class BDRVQcowState(Struct):
     crypt_method: int = 0
     crypt_method_header: int = 0
     _tables_end: int = 0
+    _packed: bytes = b""
 
 
 def failure(ret: int) -> int:
@@ -101,8 +104,8 @@ def get_cluster_offset(
     offset : int
         Guest offset in bytes.
     allocate : int
-        0: only look; 1: make a normal cluster of an unallocated or compressed one; 2: make room for
-        `compressed_size` bytes at the end of the file.
+        0: only look; 1: make a normal cluster of an unallocated or compressed one; 2: give the
+        `compressed_size` bytes of a compressed cluster a place at the end of the file.
     compressed_size : int
         Bytes, less than a cluster.
     n_start, n_end : int
@@ -118,6 +121,8 @@ def get_cluster_offset(
     -----
     Writes in this order: L1 entry, L2 table, length of the file, L2 entry. After a crash behind the first,
     L1 names a table that the file is too short for; ``_tables_end`` keeps other clusters off that place.
+    The data of a compressed cluster is on the disk before it is linked, which C does first; and it gets a
+    new place if the cluster was compressed before, where C writes over the old one, whatever its size.
     """
     s: BDRVQcowState = bs.opaque
     hd, l1_table, l2_cache = s.hd, s.l1_table, s.l2_cache
@@ -168,11 +173,11 @@ def get_cluster_offset(
     l2_index = (offset >> s.cluster_bits) & (s.l2_size - 1)
     at = 8 * ((slot << s.l2_bits) + l2_index)
     entry: int = _ENTRY.unpack_from(l2_cache, at)[0]
-    if entry and not (entry & QCOW_OFLAG_COMPRESSED and allocate == 1):
+    if entry and not (entry & QCOW_OFLAG_COMPRESSED and allocate):
         return entry
     if not allocate:
         return 0
-    keep = entry & QCOW_OFLAG_COMPRESSED and n_end - n_start < s.cluster_sectors
+    keep = allocate == 1 and entry & QCOW_OFLAG_COMPRESSED and n_end - n_start < s.cluster_sectors
     if keep and decompress_cluster(s, entry) < 0:
         return -errno.EIO
     cluster_offset = _end_of_file(s, hd, s.cluster_size if allocate == 1 else 1)
@@ -191,6 +196,10 @@ def get_cluster_offset(
         if ret < 0:
             return ret
     else:
+        try:
+            settle_bytes(hd, cluster_offset, s._packed)
+        except OSError as error:
+            return -(error.errno or errno.EIO)
         cluster_offset |= QCOW_OFLAG_COMPRESSED | compressed_size << (63 - s.cluster_bits)
     ret = bdrv_pwrite(hd, l2_offset + 8 * l2_index, _ENTRY.pack(cluster_offset), 8)
     if ret != 8:
@@ -256,8 +265,8 @@ def qcow_write_compressed(
     Returns
     -------
     int
-        0; -EINVAL if `nb_sectors` is not a cluster; -EIO if the cluster is allocated already (C writes
-        over it); or the errno of the failing write.
+        0; -EINVAL if `nb_sectors` is not a cluster; or the errno of the failing write. A cluster that is
+        there uncompressed is written plainly; C puts compressed bytes over it.
     """
     s: BDRVQcowState = bs.opaque
     if nb_sectors != s.cluster_sectors or buf is None:
@@ -266,10 +275,13 @@ def qcow_write_compressed(
     out = compress(memoryview(buf)[: s.cluster_size], s.cluster_size)
     if out is None:
         return min(bdrv_write(bs, sector_num, buf, s.cluster_sectors), 0)
+    s._packed = out
     cluster_offset = get_cluster_offset(bs, sector_num << 9, 2, len(out), 0, 0)
-    if cluster_offset < 0:
-        return cluster_offset
-    if cluster_offset >> (63 - s.cluster_bits) != s.cluster_size | len(out):
-        return -errno.EIO
+    s._packed = b""
+    if cluster_offset <= 0:
+        return failure(cluster_offset)
+    if not cluster_offset & QCOW_OFLAG_COMPRESSED:
+        return min(bdrv_write(bs, sector_num, buf, s.cluster_sectors), 0)
+    s.cluster_cache_offset = NO_OFFSET
     ret = bdrv_pwrite(s.hd, cluster_offset & s.cluster_offset_mask, out, len(out))
     return 0 if ret == len(out) else failure(ret)

@@ -54,7 +54,11 @@ FD_OPEN_TIMEOUT = 1000
 
 
 class BDRVRawState(Struct):
-    """An open file or device (block/raw-posix.c); times are in milliseconds."""
+    """An open file or device (block/raw-posix.c); times are in milliseconds.
+
+    ``_ahead`` is ours: from where on, and up to where, the file is there only because
+    `hypervisor.block.beneath` wrote it before its turn.
+    """
 
     fd: int = 0
     type: int = 0
@@ -67,6 +71,7 @@ class BDRVRawState(Struct):
     use_aio: int = 0
     aio_ctx: None = None
     aligned_buf: memoryview | None = None
+    _ahead: range = range(0)
 
 
 @traced
@@ -179,6 +184,8 @@ def raw_pread_aligned(bs: BlockDriverState, offset: int, buf: WriteBuffer, count
         if ret == 0 and bs.growable and offset >= raw_getlength(bs):
             return count
         note("short-read", "a read reached past the end of a file; the rest is zeros here (raw-posix.c)")
+    elif offset in s._ahead and bs.growable:
+        raw_getlength(bs)  # as C does, which finds nothing here yet
     return ret
 
 
@@ -200,6 +207,7 @@ def raw_pwrite_aligned(bs: BlockDriverState, offset: int, buf: ReadBuffer, count
             done += os.pwrite(s.fd, view[done:] if done else view, offset + done)
     except OSError as error:
         return -(error.errno or errno.EIO)
+    s._ahead = range(max(s._ahead.start, offset + done), s._ahead.stop)
     return done
 
 

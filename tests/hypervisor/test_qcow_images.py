@@ -167,7 +167,8 @@ def test_real_qemu_img_reads_what_was_written_compressed(tmp_path):
             assert bdrv_write_compressed(bs, i * 16, data, 8) == 0
         assert bdrv_write_compressed(bs, 8, bytes(512), 1) == -errno.EINVAL
         # this place is taken, by a cluster of another size
-        assert bdrv_write_compressed(bs, 16, b"y" * 4000 + rng.randbytes(96), 8) == -errno.EIO
+        clusters[1] = b"y" * 4000 + rng.randbytes(96)
+        assert bdrv_write_compressed(bs, 16, clusters[1], 8) == 0
     expected = bytearray(SIZE)
     for i, data in enumerate(clusters):
         expected[i * 8192 : i * 8192 + 4096] = data
