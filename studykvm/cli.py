@@ -38,6 +38,7 @@ COMMANDS: dict[str, Command] = {
     "boot": Command("boot", "boot a guest from an image, in QEMU's spelling (-hda FILE ...)", _RUN, True),
     "img": Command("img", "create, inspect, commit and convert images (qemu-img)", _RUN, True),
     "io": Command("io", "read and write an image request by request (qemu-io)", _RUN, True),
+    "nbd": Command("nbd", "serve an image to a real QEMU, or any NBD client", _RUN, True),
     "demo": Command("demo", "make an overlay, boot it traced and draw what happened", _RUN),
     "trace": Command("trace", "show, count or export a trace", _READ),
     "compare": Command("compare", "hold a trace against a recording of the real program", _READ),
@@ -69,7 +70,7 @@ def _usage() -> str:
         lines.append(f"{group}:")
         lines += [f"  {name:<11} {c.help}" for name, c in COMMANDS.items() if c.group == group]
         lines.append("")
-    lines += ["studykvm COMMAND --help explains a command; boot, img and io take --trace FILE."]
+    lines += ["studykvm COMMAND --help explains a command; boot, img, io and nbd take --trace FILE."]
     return "\n".join(lines)
 
 
