@@ -1,13 +1,14 @@
 """Character devices: where serial lines and monitors lead; qemu-char.c.
 
-A `CharDriverState` has a back end (stdio, a file, nothing, a pipe) that it writes to, and a front end (a
-serial port, a monitor) whose handlers it calls.
+A `CharDriverState` has a back end (stdio, a file, nothing, a pipe, a pseudo terminal, a socket) that it
+writes to, and a front end (a serial port, a monitor) whose handlers it calls.
 
 - `qemu_chr_add_handlers(s, fd_can_read, fd_read, fd_event, opaque)`: put a front end on a device.
 - `qemu_chr_write(s, buf, len)`, `qemu_chr_read(s, buf, len)`: towards the back end, towards the front end.
 
-Back ends of descriptors are in `hypervisor.qemu_char_fd`, the multiplexer in `hypervisor.qemu_char_mux`;
-options to open devices are in `hypervisor.qemu_char_open`.
+Back ends of descriptors are in `hypervisor.qemu_char_fd`, pseudo terminals in `hypervisor.qemu_char_pty`,
+sockets in `hypervisor.qemu_char_socket`, the multiplexer in `hypervisor.qemu_char_mux`; options to open
+devices are in `hypervisor.qemu_char_open`.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class CharDriverState(Struct):
 
     chr_write: Callable[[CharDriverState, bytes, int], int] | None = None
     chr_update_read_handler: Callable[[CharDriverState], None] | None = None
+    get_msgfd: Callable[[CharDriverState], int] | None = None
     chr_can_read: IOCanRWHandler | None = None
     chr_read: IOReadHandler | None = None
     chr_event: IOEventHandler | None = None
@@ -94,6 +96,12 @@ def qemu_chr_read(s: CharDriverState, buf: bytes, len: int) -> None:
     """Give input to the front end."""
     assert s.chr_read is not None
     s.chr_read(s.handler_opaque, buf, len)
+
+
+@traced
+def qemu_chr_get_msgfd(s: CharDriverState) -> int:
+    """The descriptor that came with the last input, -1 if none."""
+    return s.get_msgfd(s) if s.get_msgfd is not None else -1
 
 
 @traced

@@ -1,7 +1,9 @@
 """Character devices of file descriptors: files, pipes, and the terminal; a part of qemu-char.c.
 
 A terminal is set to pass every key on at once, and put back as it was when the program ends. Standard output
-goes through `sys.stdout` when that is not the process's own, so that a caller in Python can catch it.
+goes through `sys.stdout` when that is not the process's own, so that a caller in Python can catch it. A pipe
+that nobody reads does not stop the machine: what it cannot hold waits, and more than `qemu_char_out.LIMIT` is
+dropped.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import os
 import sys
 from typing import Any
 
+from hypervisor import qemu_char_out as out
 from hypervisor.program import on_exit, on_reset
 from hypervisor.qemu_char import (
     CHR_EVENT_CLOSED,
@@ -58,13 +61,14 @@ def _close_all() -> None:
 
 @traced
 def unix_write(fd: int, buf: bytes, len1: int) -> int:
-    """Write all bytes; -1 if the descriptor takes no more."""
+    """Write all bytes, those later that the other end does not take now; -1 if it takes no more."""
     view = memoryview(buf)[:len1]
-    if fd == 1 and sys.stdout is not sys.__stdout__:
+    if fd != 1:
+        return len1 if out.put(fd, view) else -1
+    if sys.stdout is not sys.__stdout__:
         sys.stdout.write(bytes(view).decode("utf-8", "replace"))
         return len1
-    if fd == 1:
-        sys.stdout.flush()
+    print(end="", flush=True)
     while view:
         try:
             view = view[os.write(fd, view) :]
@@ -84,7 +88,22 @@ def send_all(fd: int, buf: bytes, len1: int) -> int:
 @traced
 def fd_chr_write(chr: CharDriverState, buf: bytes, len: int) -> int:
     """Write to the descriptor."""
-    return send_all(chr.opaque.fd_out, buf, len)
+    ret = send_all(chr.opaque.fd_out, buf, len)
+    if out.pending(chr.opaque.fd_out):
+        qemu_set_fd_handler2(chr.opaque.fd_out, *_input(chr), _flush, chr)
+    return ret
+
+
+def _input(chr: CharDriverState) -> tuple[Any, Any]:
+    """Handlers for input on the descriptor that is written to: a pipe may serve both ways."""
+    s = chr.opaque
+    return (fd_chr_read_poll, fd_chr_read) if s.fd_in == s.fd_out else (None, None)
+
+
+def _flush(chr: CharDriverState) -> None:
+    fd = chr.opaque.fd_out
+    if not out.flush(fd) or not out.pending(fd):
+        qemu_set_fd_handler2(fd, *_input(chr), None, chr)
 
 
 @traced
@@ -100,7 +119,10 @@ def fd_chr_read(opaque: CharDriverState) -> None:
     s = opaque.opaque
     if s.max_size == 0:
         return
-    buf = os.read(s.fd_in, min(s.max_size, 4096))
+    try:
+        buf = os.read(s.fd_in, min(s.max_size, 4096))
+    except BlockingIOError:
+        return
     if buf:
         qemu_chr_read(opaque, buf, len(buf))
         return
@@ -141,11 +163,11 @@ def qemu_chr_open_pipe(opts: QemuOpts) -> CharDriverState:
     """Open the named pipes PATH.in and PATH.out, or one pipe for both ways; raises OSError."""
     path = qemu_opt_get(opts, "path") or ""
     try:
-        fd_in = os.open(f"{path}.in", os.O_RDWR)
+        fd_in = os.open(f"{path}.in", os.O_RDWR | os.O_NONBLOCK)
         _open_fds.append(fd_in)
-        fd_out = os.open(f"{path}.out", os.O_RDWR)
+        fd_out = os.open(f"{path}.out", os.O_RDWR | os.O_NONBLOCK)
     except OSError:
-        fd_in = fd_out = os.open(path, os.O_RDWR)
+        fd_in = fd_out = os.open(path, os.O_RDWR | os.O_NONBLOCK)
     _open_fds.append(fd_out)
     return qemu_chr_open_fd(fd_in, fd_out)
 

@@ -4,21 +4,25 @@
 - `qemu_chr_open_opts(opts, init)`, `qemu_chr_open(label, filename, init)`: to an open device.
 - `qemu_chr_find(name)`.
 
-Back ends: null, stdio, file, pipe, and vc, a text console that nobody sees. Sockets, terminals, pty and
-parallel ports are known by name and not modelled.
+Back ends: null, stdio, file, pipe, pty, socket (tcp, telnet, unix), and vc, a text console that nobody sees.
+udp, terminals, mice and parallel ports are known by name and not modelled.
 """
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from hypervisor.cutils import strstart
 from hypervisor.errors import HypervisorError
-from hypervisor.program import on_reset
+from hypervisor.program import linked, on_reset
 from hypervisor.qemu_char import CharDriverState, qemu_chr_open_null, text_console_init
 from hypervisor.qemu_char_fd import qemu_chr_open_file_out, qemu_chr_open_pipe, qemu_chr_open_stdio
 from hypervisor.qemu_char_mux import qemu_chr_open_mux
+from hypervisor.qemu_char_pty import qemu_chr_open_pty
+from hypervisor.qemu_char_socket import qemu_chr_open_socket
 from hypervisor.qemu_config import qemu_chardev_opts
 from hypervisor.qemu_option import (
     QemuOpts,
@@ -27,6 +31,7 @@ from hypervisor.qemu_option import (
     qemu_opt_set,
     qemu_opts_create,
     qemu_opts_del,
+    qemu_opts_do_parse,
     qemu_opts_id,
 )
 from tracer import traced
@@ -41,9 +46,8 @@ def _reset() -> None:
     _chardevs.clear()
 
 
-def _network_address(rest: str, names: tuple[str, str]) -> dict[str, str] | None:
-    host, colon, port = rest.partition(":")
-    return {names[0]: host, names[1]: port.partition(",")[0]} if colon and port else None
+_ADDRESS = re.compile(r"([^:]{1,64})?:([^,@]{1,32})")
+"""HOST:PORT; an empty host is left to the socket."""
 
 
 def _set(opts: QemuOpts, **values: str) -> QemuOpts:
@@ -75,20 +79,37 @@ def qemu_chr_parse_compat(label: str, filename: str) -> QemuOpts | None:
         ret, rest = strstart(filename, f"{prefix}:")
         if ret and rest is not None:
             return _set(opts, backend=prefix, path=rest)
-    for prefix, backend in (("tcp", "socket"), ("telnet", "socket"), ("udp", "udp")):
+    for prefix in ("tcp", "telnet"):
         ret, rest = strstart(filename, f"{prefix}:")
         if ret and rest is not None:
-            address = _network_address(rest, ("host", "port"))
-            if address is not None:
-                return _set(opts, backend=backend, **address)
+            return _parse_inet(opts, "socket", rest, prefix == "telnet")
+    ret, rest = strstart(filename, "udp:")
+    if ret and rest is not None:
+        return _parse_inet(opts, "udp", rest, False)
     ret, rest = strstart(filename, "unix:")
     if ret and rest is not None:
-        return _set(opts, backend="socket", path=rest.partition(",")[0])
+        qemu_opt_set(opts, "backend", "socket")
+        return opts if qemu_opts_do_parse(opts, rest, "path") == 0 else _refuse(opts)
     for prefix, backend in (("/dev/parport", "parport"), ("/dev/ppi", "parport"), ("/dev/", "tty")):
         if strstart(filename, prefix)[0]:
             return _set(opts, backend=backend, path=filename)
+    return _refuse(opts)
+
+
+def _refuse(opts: QemuOpts) -> QemuOpts | None:
     qemu_opts_del(opts)
     return None
+
+
+def _parse_inet(opts: QemuOpts, backend: str, rest: str, telnet: bool) -> QemuOpts | None:
+    address = _ADDRESS.match(rest)
+    if address is None:
+        return _refuse(opts)
+    _set(opts, backend=backend, host=address[1] or "", port=address[2])
+    more = rest[address.end() :]
+    if backend == "socket" and more.startswith(",") and qemu_opts_do_parse(opts, more[1:], None) != 0:
+        return _refuse(opts)
+    return _set(opts, telnet="on") if telnet else opts
 
 
 def _parse_vc(opts: QemuOpts, rest: str) -> QemuOpts | None:
@@ -100,8 +121,7 @@ def _parse_vc(opts: QemuOpts, rest: str) -> QemuOpts | None:
     if width.rstrip(unit).isdigit() and height.rstrip(unit).isdigit():
         names = ("cols", "rows") if unit else ("width", "height")
         return _set(opts, **dict(zip(names, (width.rstrip(unit), height.rstrip(unit)), strict=True)))
-    qemu_opts_del(opts)
-    return None
+    return _refuse(opts)
 
 
 _OPEN: dict[str, Callable[[QemuOpts], CharDriverState | None]] = {
@@ -109,6 +129,8 @@ _OPEN: dict[str, Callable[[QemuOpts], CharDriverState | None]] = {
     "vc": text_console_init,
     "file": qemu_chr_open_file_out,
     "pipe": qemu_chr_open_pipe,
+    "pty": qemu_chr_open_pty,
+    "socket": qemu_chr_open_socket,
     "stdio": qemu_chr_open_stdio,
 }
 _BACKENDS = ("null", "socket", "udp", "msmouse", "vc", "file", "pipe", "pty", "stdio", "tty", "parport")
@@ -130,7 +152,8 @@ def qemu_chr_open_opts(
         print(f'chardev: backend "{qemu_opt_get(opts, "backend")}" not found', file=sys.stderr)
         return None
     if backend not in _OPEN:
-        raise HypervisorError(f"the model has no character device '{backend}': use stdio, file:PATH or null")
+        instead = "stdio, file:PATH, pipe:PATH, pty, tcp::PORT, unix:PATH or null"
+        raise HypervisorError(f"the model has no character device '{backend}': use {instead}")
     try:
         chr = _OPEN[backend](opts)
     except OSError as error:
@@ -170,6 +193,25 @@ def qemu_chr_open(
 
         monitor_init(chr, MONITOR_USE_READLINE)
     return chr
+
+
+@traced
+def qemu_chr_info(mon: Any) -> list[dict[str, Any]]:
+    """All devices: keys label, filename."""
+    return [{"label": chr.label, "filename": chr.filename} for chr in _chardevs]
+
+
+@traced
+def qemu_chr_qlist_iter(obj: dict[str, Any], opaque: Any) -> None:
+    """Print one device of `qemu_chr_info` on the monitor `opaque`."""
+    linked.monitor_printf(opaque, "%s: filename=%s\n", obj["label"], obj["filename"])
+
+
+@traced
+def qemu_chr_info_print(mon: Any, ret_data: list[dict[str, Any]]) -> None:
+    """Print what `qemu_chr_info` returned: ``info chardev``."""
+    for obj in ret_data:
+        qemu_chr_qlist_iter(obj, mon)
 
 
 @traced

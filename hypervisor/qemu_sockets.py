@@ -1,0 +1,237 @@
+"""Sockets from option groups: qemu-sockets.c, and the socket functions of osdep.c.
+
+- `inet_listen_opts(opts, port_offset)`, `inet_connect_opts(opts)`: host, port, to, ipv4, ipv6.
+- `unix_listen_opts(opts)`, `unix_connect_opts(opts)`: path.
+- `qemu_accept(s)`, `socket_set_nonblock(fd)`, `closesocket(fd)`.
+- `socket_of(fd)`: the Python socket of a descriptor made here.
+
+All return a descriptor, or -1 after 0.12.4's message on stderr. Two things are safer than in 0.12.4: an empty
+host is the loopback address and not every address of the computer; a unix socket is its owner's alone.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import stat
+import sys
+import tempfile
+from typing import Any, TypeAlias
+
+from hypervisor.cutils import pstrcpy
+from hypervisor.program import on_exit
+from hypervisor.qemu_option import (
+    QemuOpts,
+    qemu_opt_get,
+    qemu_opt_get_bool,
+    qemu_opt_get_number,
+    qemu_opt_set,
+)
+from tracer import traced
+
+C_FILE = "qemu-sockets.c"
+
+AddrInfo: TypeAlias = "tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int]]"
+"""`struct addrinfo`, as getaddrinfo returns it: family, type, protocol, canonical name, address."""
+
+_sockets: dict[int, socket.socket] = {}
+_folders: list[str] = []
+
+
+@on_exit
+def _close_all() -> None:
+    while _sockets:
+        _sockets.popitem()[1].close()
+    while _folders:
+        shutil.rmtree(_folders.pop(), ignore_errors=True)
+
+
+def _adopt(made: socket.socket) -> int:
+    _sockets[made.fileno()] = made
+    return made.fileno()
+
+
+def socket_of(fd: int) -> socket.socket:
+    """The Python socket behind a descriptor made here."""
+    return _sockets[fd]
+
+
+def closesocket(fd: int) -> None:
+    """Close a socket made here."""
+    _sockets.pop(fd).close()
+
+
+def _say(text: str) -> int:
+    print(text, file=sys.stderr)
+    return -1
+
+
+@traced(file="osdep.c")
+def qemu_socket(domain: int, type: int, protocol: int) -> int:
+    """Make a socket that programs started from here do not inherit; raises OSError."""
+    return _adopt(socket.socket(domain, type, protocol))
+
+
+@traced(file="osdep.c")
+def qemu_accept(s: int) -> int:
+    """Take a connection; -1 when there is none to take."""
+    try:
+        return _adopt(socket_of(s).accept()[0])
+    except OSError:
+        return -1
+
+
+@traced(file="osdep.c")
+def socket_set_nonblock(fd: int) -> None:
+    """Have reading and writing return at once."""
+    socket_of(fd).setblocking(False)
+
+
+@traced
+def inet_strfamily(family: int) -> str:
+    """Name an address family."""
+    names: dict[int, str] = {socket.AF_INET6: "ipv6", socket.AF_INET: "ipv4", socket.AF_UNIX: "unix"}
+    return names.get(family, "????")
+
+
+@traced
+def inet_getport(e: AddrInfo) -> int:
+    """Port of an address."""
+    return e[4][1]
+
+
+@traced
+def inet_setport(e: AddrInfo, port: int) -> AddrInfo:
+    """The address with another port."""
+    family, type, protocol, name, address = e
+    return family, type, protocol, name, (address[0], port, *address[2:])
+
+
+def _family(opts: QemuOpts) -> int:
+    family = socket.AF_INET if qemu_opt_get_bool(opts, "ipv4", 0) else socket.AF_UNSPEC
+    return socket.AF_INET6 if qemu_opt_get_bool(opts, "ipv6", 0) else family
+
+
+def _lookup(addr: str, port: str, family: int, flags: int) -> list[AddrInfo]:
+    try:
+        found: Any = socket.getaddrinfo(addr or None, port, family, socket.SOCK_STREAM, 0, flags)
+    except (OSError, UnicodeError) as error:
+        _say(f"getaddrinfo({addr},{port}): {getattr(error, 'strerror', None) or error}")
+        return []
+    return list(found)
+
+
+def _bind(slisten: int, e: AddrInfo, to: int) -> AddrInfo | None:
+    """Bind, to the next port up to `to` while one is taken; None after a message."""
+    while True:
+        try:
+            socket_of(slisten).bind(e[4])
+            return e
+        except (OSError, OverflowError) as error:
+            if not to or inet_getport(e) > to:
+                cause = getattr(error, "strerror", None) or error
+                _say(f"inet_listen_opts: bind({inet_strfamily(e[0])},{e[4][0]},{inet_getport(e)}): {cause}")
+                return None
+        e = inet_setport(e, inet_getport(e) + 1)
+
+
+@traced
+def inet_listen_opts(opts: QemuOpts, port_offset: int) -> int:
+    """Listen on an address; what was bound goes back into `opts`.
+
+    Parameters
+    ----------
+    port_offset
+        Added to the port that the options name, as VNC does.
+    """
+    port = qemu_opt_get(opts, "port")
+    if port is None:
+        return _say("inet_listen_opts: host and/or port not specified")
+    port = pstrcpy(33, port)
+    addr = qemu_opt_get(opts, "host") or ("::1" if qemu_opt_get_bool(opts, "ipv6", 0) else "127.0.0.1")
+    to = qemu_opt_get_number(opts, "to", 0)
+    if port_offset and port.isdigit():
+        port = str(int(port) + port_offset)
+    res = _lookup(addr, port, _family(opts), socket.AI_PASSIVE)
+    if not res:
+        return -1
+    for e in res:
+        slisten = qemu_socket(*e[:3])
+        socket_of(slisten).setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound = _bind(slisten, e, to and to + port_offset)
+        if bound is not None:
+            socket_of(slisten).listen(1)
+            address = socket_of(slisten).getsockname()
+            ipv6 = e[0] == socket.AF_INET6
+            qemu_opt_set(opts, "host", address[0])
+            qemu_opt_set(opts, "port", str(address[1] - port_offset))
+            qemu_opt_set(opts, "ipv6", "on" if ipv6 else "off")
+            qemu_opt_set(opts, "ipv4", "off" if ipv6 else "on")
+            return slisten
+        closesocket(slisten)
+    return _say("inet_listen_opts: FAILED")
+
+
+@traced
+def inet_connect_opts(opts: QemuOpts) -> int:
+    """Connect to an address."""
+    addr, port = qemu_opt_get(opts, "host"), qemu_opt_get(opts, "port")
+    if addr is None or port is None:
+        return _say("inet_connect: host and/or port not specified")
+    res = _lookup(addr, port, _family(opts), socket.AI_CANONNAME)
+    for e in res:
+        sock = qemu_socket(*e[:3])
+        socket_of(sock).setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            socket_of(sock).connect(e[4])
+            return sock
+        except OSError as error:
+            if e is res[-1]:
+                where = f"{inet_strfamily(e[0])},{res[0][3]},{e[4][0]},{e[4][1]}"
+                _say(f"inet_connect_opts: connect({where}): {error.strerror}")
+            closesocket(sock)
+    return -1
+
+
+def _private_bind(sock: int, path: str) -> None:
+    if os.path.lexists(path) and stat.S_ISSOCK(os.lstat(path).st_mode):
+        os.unlink(path)
+    mask = os.umask(0o177)
+    try:
+        socket_of(sock).bind(path)
+    finally:
+        os.umask(mask)
+
+
+@traced
+def unix_listen_opts(opts: QemuOpts) -> int:
+    """Listen on a path, where a socket is replaced but no other file; without a path, on a new one."""
+    path = qemu_opt_get(opts, "path")
+    sock = qemu_socket(socket.AF_UNIX, socket.SOCK_STREAM, 0)
+    if not path:
+        _folders.append(tempfile.mkdtemp(prefix="qemu-socket-"))
+        path = os.path.join(_folders[-1], "socket")
+        qemu_opt_set(opts, "path", path)
+    try:
+        _private_bind(sock, path)
+        socket_of(sock).listen(1)
+    except OSError as error:
+        closesocket(sock)
+        return _say(f"bind(unix:{path}): {error.strerror or error}")
+    return sock
+
+
+@traced
+def unix_connect_opts(opts: QemuOpts) -> int:
+    """Connect to a path."""
+    path = qemu_opt_get(opts, "path")
+    if path is None:
+        return _say("unix connect: no path specified")
+    sock = qemu_socket(socket.AF_UNIX, socket.SOCK_STREAM, 0)
+    try:
+        socket_of(sock).connect(path)
+    except OSError as error:
+        closesocket(sock)
+        return _say(f"connect(unix:{path}): {error.strerror or error}")
+    return sock
