@@ -291,6 +291,38 @@ def test_several_requests_at_once_are_answered_in_turn(serve, disk):
     assert [wire.reply(1) for _ in range(50)] == [(0, bytes([n])) for n in range(50)]
 
 
+@pytest.mark.parametrize("structured", [False, True], ids=["simple", "structured"])
+def test_requests_side_by_side_in_one_packet_each_get_their_own(serve, disk, structured):
+    """What the server may serve together: neighbours, gaps, a change of direction, empty ones, the end."""
+    expected = bytearray(disk.read_bytes())
+    noise = random.Random(7)
+    packet, answers, at = b"", [], 0
+    for number in range(300):
+        if noise.random() < 0.3 or at > MIB - 5000:
+            at = noise.choice([0, 512, 777, 4096, MIB - 6000])
+        command = WRITE if number % 40 > 20 else READ
+        length = noise.choice([0, 1, 511, 512, 512, 512, 1024, 5000])
+        packet += struct.pack(">IHHQQI", 0x25609513, 0, command, number, at, length)
+        if command == WRITE:
+            written = noise.randbytes(length)
+            packet += written
+            expected[at : at + length] = written
+        answers.append((number, at, b"" if command == WRITE else bytes(expected[at : at + length])))
+        at += length
+    wire = Wire(serve(disk, "-t"), structured).go()
+    wire.socket.sendall(packet)
+    for number, at, content in answers:
+        if not structured:
+            assert wire.take(16) == struct.pack(">IIQ", 0x67446698, 0, number)
+        elif content:
+            head = struct.pack(">IHHQIQ", 0x668E33EF, 1, 1, number, 8 + len(content), at)
+            assert wire.take(28) == head
+        else:
+            assert wire.take(20) == struct.pack(">IHHQI", 0x668E33EF, 1, 0, number, 0)
+        assert wire.take(len(content)) == content
+    assert disk.read_bytes() == expected
+
+
 def test_refusals_leave_the_connection_usable(serve, disk):
     wire = Wire(serve(disk, "-t")).go()
     end = disk.stat().st_size
@@ -444,14 +476,14 @@ def test_clients_that_stall_cost_nobody_anything(serve, disk):
 def test_time_runs_out_for_a_silent_handshake_and_half_a_request(disk, monkeypatch, capfd):
     import threading
 
-    from hypervisor import nbd_server
+    from hypervisor import nbd_client, nbd_server
     from hypervisor.block import bdrv_delete, bdrv_file_open, bdrv_init
     from hypervisor.block_int import BDRV_O_RDWR
     from hypervisor.nbd_export import Export
     from hypervisor.program import program
 
-    monkeypatch.setattr(nbd_server, "HANDSHAKE_SECONDS", 0.3)
-    monkeypatch.setattr(nbd_server, "STALLED_SECONDS", 0.3)
+    monkeypatch.setattr(nbd_client, "HANDSHAKE_SECONDS", 0.3)
+    monkeypatch.setattr(nbd_client, "STALLED_SECONDS", 0.3)
     with program("qemu-io"):
         bdrv_init()
         ret, bs = bdrv_file_open(str(disk), BDRV_O_RDWR)
