@@ -43,6 +43,7 @@ _stdio_nb_clients = 0
 _open_fds: list[int] = []
 _old_terminal: list[Any] | None = None
 _old_blocking: bool | None = None
+_term_atexit_done = 0
 
 
 @on_reset
@@ -54,7 +55,10 @@ def _reset() -> None:
 
 @on_exit
 def _close_all() -> None:
-    term_exit()
+    global _term_atexit_done
+    if _term_atexit_done:
+        _term_atexit_done = 0
+        term_exit()
     while _open_fds:
         os.close(_open_fds.pop())
 
@@ -216,7 +220,8 @@ def term_exit() -> None:
 @traced
 def term_init(opts: QemuOpts) -> None:
     """Have a terminal pass every key on at once, unechoed; anything else is left as it is."""
-    global _old_terminal, _old_blocking
+    global _old_terminal, _old_blocking, _term_atexit_done
+    _term_atexit_done = 1
     signals = qemu_opt_get_bool(opts, "signal", int(state.display_type != DT_NOGRAPHIC))
     _old_blocking = os.get_blocking(0)
     os.set_blocking(0, False)
