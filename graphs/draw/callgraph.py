@@ -1,7 +1,8 @@
 """The call graph of a trace, and of a recording: functions as boxes, calls as arrows.
 
-- `of_tree(root, title) -> Picture`: from the (chosen part of the) call tree of a trace.
-- `of_calls(calls, title) -> Picture`: from a call table.
+- `of_tree(root, title, places) -> Picture`: from the (chosen part of the) call tree of a trace.
+- `of_calls(calls, title, places) -> Picture`: from a call table.
+- `Places`: where functions and calls stand in the real source, from its index.
 """
 
 from __future__ import annotations

@@ -5,19 +5,24 @@
 
 Condensing keeps every name: it moves small ones into the boxes of their callers.
 
-1. Functions with the very same callers and callees become one box, "cow_probe and 9 more".
+1. Functions with the very same callers and callees, by arrows of the same kinds, become one box, "cow_probe
+   and 9 more".
 2. Functions that call nothing and have many callers are listed inside the boxes of these callers.
 3. As long as there are too many boxes, those that call nothing go into their callers' boxes, the farthest
    from the start first. If all call something, the one with the fewest neighbours goes, and dashed arrows
    lead from its callers to what it calls.
+
+The ends of arrows of a kind in `Picture.kept` stay boxes of their own, whatever there is around them.
 """
 
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from graphs.draw.dot import Dot, Markup, html
+from graphs.draw.drawing import Drawing
 from graphs.draw.engine import FONT, size
 
 _TWINS = 3
@@ -36,6 +41,8 @@ _PLAIN = ("#f1f5f9", "#475569")
 # These keep their colour from picture to picture, in the order of the colours.
 _USUAL = ("block.c", "block/qcow.c", "block/raw-posix.c", "posix-aio-compat.c", "vl.c", "block/qcow2.c")
 _INK, _FAINT = "#0f172a", "#64748b"
+
+_Notes = tuple[tuple[str, tuple[str, ...]], ...]
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,12 @@ class Box:
         Functions that the box stands for besides `name`.
     also : tuple of str
         Functions folded into the box, which it calls.
+    url : str
+        Where a click leads.
+    notes : tuple of (str, tuple of str)
+        More small print: what the names are, and the names.
+    line : int
+        Line of its definition in the C file, 0 if not known.
     """
 
     name: str
@@ -64,6 +77,9 @@ class Box:
     tooltip: str = ""
     twins: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
+    url: str = ""
+    notes: _Notes = ()
+    line: int = 0
 
     @property
     def title(self) -> str:
@@ -78,10 +94,11 @@ class Arrow:
     weight: int = 1
     tooltip: str = ""
     kind: str = ""
+    url: str = ""
 
 
 @dataclass
-class Picture:
+class Picture(Drawing):
     """What to draw.
 
     Attributes
@@ -95,12 +112,54 @@ class Picture:
     kinds : dict of str to (style, colour)
         Arrow kinds other than the plain one, in Graphviz's words; each gets a line in the legend. An empty
         colour stands for that of the caller's file.
+    kept : frozenset of str
+        Kinds of arrows that condensing leaves alone.
+    loose : frozenset of str
+        Kinds of arrows that do not lead on: folding the box between two of them leaves no dashed arrow.
+    through : (style, colour)
+        Arrows that condensing makes.
+    limit : int
+        About how many boxes a page shows.
     """
 
     title: str
     boxes: dict[str, Box] = field(default_factory=dict)
     arrows: dict[tuple[str, str], Arrow] = field(default_factory=dict)
     kinds: dict[str, tuple[str, str]] = field(default_factory=dict)
+    kept: frozenset[str] = frozenset()
+    loose: frozenset[str] = frozenset()
+    through: tuple[str, str] = ("dashed", "")
+    limit: int = 50
+
+    def dot(self) -> str:
+        """Return the page; see `to_dot`."""
+        return to_dot(self, self.limit)
+
+    def nodes(self) -> list[dict[str, Any]]:
+        """Return all functions."""
+        return [
+            {"id": key, "name": box.name, "file": box.group}
+            | ({"line": box.line} if box.line else {})
+            | ({"calls": box.weight} if box.weight else {})
+            | ({"note": box.tooltip} if box.tooltip else {})
+            | ({"url": box.url} if box.url else {})
+            | {label: list(names) for label, names in box.notes}
+            for key, box in self.boxes.items()
+        ]
+
+    def links(self) -> list[dict[str, Any]]:
+        """Return all arrows."""
+        return [
+            {"source": tail, "target": head, "kind": arrow.kind or "call", "times": arrow.weight}
+            | ({"dashed": True} if self.kinds.get(arrow.kind, ("solid", ""))[0] != "solid" else {})
+            | ({"evidence": arrow.tooltip} if arrow.tooltip else {})
+            | ({"url": arrow.url} if arrow.url else {})
+            for (tail, head), arrow in self.arrows.items()
+        ]
+
+    def __str__(self) -> str:
+        """Say what it shows, in one line."""
+        return f"{self.title}: {len(self.boxes):,} functions, {len(self.arrows):,} different calls"
 
 
 def to_dot(picture: Picture, limit: int = 50) -> str:
@@ -134,16 +193,22 @@ def condense(picture: Picture, limit: int) -> Picture:
     ['main', 'x1 and 2 more']
     """
     result = _join_twins(picture)
+    kept = _kept(result)
     callers, callees = _neighbours(result)
-    helpers = [key for key in result.boxes if not callees[key] and len(callers[key]) >= _HELPER_CALLERS]
+    helpers = [
+        key
+        for key in result.boxes
+        if not callees[key] and len(callers[key]) >= _HELPER_CALLERS and key not in kept
+    ]
     if len(result.boxes) > limit // 2:
         result = _fold(result, helpers)
     while len(result.boxes) > limit:
         callers, callees = _neighbours(result)
         distance = _distances(result)
-        leaves = [key for key in result.boxes if not (callees[key] - {key}) and callers[key] - {key}]
+        foldable = [key for key in result.boxes if callers[key] - {key} and key not in kept]
+        leaves = [key for key in foldable if not (callees[key] - {key})]
         if not leaves:
-            inner = [key for key in result.boxes if callers[key] - {key}]
+            inner = [key for key in foldable if callees[key]]
             if not inner:
                 break
             result = _contract(result, min(inner, key=lambda key: len(callers[key]) * len(callees[key])))
@@ -151,6 +216,11 @@ def condense(picture: Picture, limit: int) -> Picture:
         leaves.sort(key=lambda key: (-distance[key], result.boxes[key].weight))
         result = _fold(result, leaves[: max(1, (len(result.boxes) - limit + 1) // 2)])
     return result
+
+
+def _kept(picture: Picture) -> set[str]:
+    """Return the boxes at the ends of arrows that condensing leaves alone."""
+    return {key for ends, arrow in picture.arrows.items() if arrow.kind in picture.kept for key in ends}
 
 
 def _neighbours(picture: Picture) -> tuple[dict[str, set[str]], dict[str, set[str]]]:
@@ -177,10 +247,15 @@ def _distances(picture: Picture) -> dict[str, int]:
 
 
 def _join_twins(picture: Picture) -> Picture:
-    callers, callees = _neighbours(picture)
-    families: dict[tuple[frozenset[str], frozenset[str]], list[str]] = defaultdict(list)
-    for key in picture.boxes:
-        families[frozenset(callers[key]), frozenset(callees[key])].append(key)
+    around: dict[str, set[tuple[str, str, str]]] = defaultdict(set)
+    for (tail, head), arrow in picture.arrows.items():
+        around[head].add(("from", tail, arrow.kind))
+        around[tail].add(("to", head, arrow.kind))
+    kept = _kept(picture)
+    families: dict[frozenset[tuple[str, str, str]], list[str]] = defaultdict(list)
+    for key, box in picture.boxes.items():
+        if key not in kept and not box.notes:
+            families[frozenset(around[key])].append(key)
     gone: dict[str, str] = {}
     boxes = dict(picture.boxes)
     for family in families.values():
@@ -210,17 +285,35 @@ def _fold(picture: Picture, keys: Iterable[str]) -> Picture:
     """List boxes that call nothing inside the boxes of their callers."""
     gone = set(keys)
     also: dict[str, list[str]] = defaultdict(list)
-    for tail, head in picture.arrows:
+    notes: dict[str, dict[str, list[str]]] = defaultdict(dict)
+    for (tail, head), arrow in picture.arrows.items():
         if head in gone and tail not in gone:
             box = picture.boxes[head]
-            also[tail] += [box.name, *box.twins, *box.also]
+            if arrow.kind in picture.loose:
+                notes[tail].setdefault(arrow.kind, []).extend((box.name, *box.twins))
+            else:
+                also[tail] += [box.name, *box.twins, *box.also]
     boxes = {
-        key: replace(box, also=tuple(dict.fromkeys((*box.also, *also[key]))))
+        key: replace(
+            box, also=tuple(dict.fromkeys((*box.also, *also[key]))), notes=_noted(box.notes, notes[key])
+        )
         for key, box in picture.boxes.items()
         if key not in gone
     }
     arrows = {ends: arrow for ends, arrow in picture.arrows.items() if not gone & set(ends)}
     return replace(picture, boxes=boxes, arrows=arrows)
+
+
+def _noted(notes: _Notes, more: dict[str, list[str]]) -> _Notes:
+    """Add names to small print.
+
+    >>> _noted((("in source only", ("f",)),), {"in source only": ["g", "f"]})
+    (('in source only', ('f', 'g')),)
+    """
+    found = {label: list(names) for label, names in notes}
+    for label, names in more.items():
+        found.setdefault(label, []).extend(names)
+    return tuple((label, tuple(dict.fromkeys(names))) for label, names in found.items())
 
 
 def _contract(picture: Picture, gone: str) -> Picture:
@@ -229,10 +322,13 @@ def _contract(picture: Picture, gone: str) -> Picture:
     arrows = dict(picture.arrows)
     for tail in callers[gone] - {gone}:
         for head in callees[gone] - {gone, tail}:
-            weight = min(arrows[tail, gone].weight, arrows[gone, head].weight)
+            way = arrows[tail, gone], arrows[gone, head]
+            if any(arrow.kind in picture.loose for arrow in way):
+                continue
+            weight = min(arrow.weight for arrow in way)
             tooltip = f"{picture.boxes[tail].name} calls {picture.boxes[head].name} through others"
             arrows.setdefault((tail, head), Arrow(weight, tooltip, _THROUGH))
-    return _fold(replace(picture, arrows=arrows, kinds={_THROUGH: ("dashed", ""), **picture.kinds}), [gone])
+    return _fold(replace(picture, arrows=arrows, kinds={**picture.kinds, _THROUGH: picture.through}), [gone])
 
 
 def _dot(picture: Picture, total: int, direction: str, ranking: str) -> str:
@@ -263,6 +359,8 @@ def _dot(picture: Picture, total: int, direction: str, ranking: str) -> str:
     for key, box in picture.boxes.items():
         fill, line = colours.get(box.group, _PLAIN)
         look = {"label": _label(box), "fillcolor": "white", "color": line, "tooltip": box.tooltip or box.name}
+        if box.url:
+            look |= {"URL": box.url, "target": "_blank"}
         dot.node(key, look, box.group or None)
     for (tail, head), arrow in picture.arrows.items():
         style, colour = picture.kinds.get(arrow.kind, ("solid", ""))
@@ -271,6 +369,8 @@ def _dot(picture: Picture, total: int, direction: str, ranking: str) -> str:
         look = {"color": colour + "b0", "style": style, "penwidth": f"{width:.2f}"}
         if arrow.weight > 1:
             look["xlabel"] = f"×{arrow.weight:,}"
+        if arrow.url:
+            look |= {"URL": arrow.url, "target": "_blank"}
         dot.edge(tail, head, look | {"tooltip": arrow.tooltip or f"{arrow.weight} calls"})
     return dot.text()
 
@@ -291,6 +391,11 @@ def _label(box: Box) -> Markup:
         f'<font color="{_FAINT}" point-size="8.5">{html(row)}</font>'
         for row in _small_print(box.twins + box.also)
     ]
+    rows += [
+        f'<font color="{_FAINT}" point-size="8.5"><i>{html(row)}</i></font>'
+        for label, names in box.notes
+        for row in _small_print((f"{label}: {names[0]}", *names[1:]))
+    ]
     return Markup('<br align="left"/>'.join(rows) + ('<br align="left"/>' if len(rows) > 1 else ""))
 
 
@@ -310,13 +415,25 @@ def _small_print(names: tuple[str, ...], width: int = 34) -> list[str]:
     return lines if names else []
 
 
+def _words(picture: Picture) -> str:
+    """Say what boxes and arrows are, as far as there are such."""
+    boxes = picture.boxes.values()
+    counted = any(box.weight for box in boxes)
+    return (
+        "box: a function"
+        + (", ×n the times it was called" if counted else "")
+        + (", in small print what it also calls" if any(box.also for box in boxes) else "")
+        + "; frame: its C file"
+        + ("; arrow: calls, thicker the oftener" if counted else "; arrow: calls")
+    )
+
+
 def _legend(picture: Picture, total: int) -> Markup:
     shown = len(picture.boxes)
     rows = [
         f"<b>{html(picture.title)}</b>",
         f"{total:,} functions" + (f" in {shown:,} boxes" if shown < total else ""),
-        "box: a function, ×n the times it was called, in small print what it also calls; "
-        "frame: its C file; arrow: calls, thicker the oftener",
+        _words(picture),
     ]
     rows += [
         f'<font color="{colour or _INK}">{html(style)} arrow</font>: {html(kind)}'

@@ -1,46 +1,111 @@
-"""studykvm compare: hold a trace of the model against a recording of the real program."""
+"""studykvm compare: a trace of the model beside the real source, and a recording of the real program."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from graphs.calls import CallTable, Name
+    from graphs.recordings import Recording
+    from graphs.witnesses import Call
 
 
 def main(argv: list[str]) -> int:
-    """Compare; the exit status is 1 when the calls are not equal."""
+    """Compare; the exit status is 1 when the model calls what the source does not, or in another order."""
     parser = argparse.ArgumentParser(
         prog="studykvm compare",
-        description="Lay the calls of a trace over a recording of the real qemu-kvm 0.12.4.",
+        description="Lay the calls of a trace over the source of qemu-kvm 0.12.4, and over a recording of it:"
+        " which call between two functions did who see?",
     )
     parser.add_argument("trace", nargs="?", metavar="TRACE", help="a trace (or NAME.calls.gz) to compare")
     parser.add_argument(
-        "--recording", metavar="NAME", help="a recording that ships, or a path to NAME.calls.gz or its folder"
+        "--recording", metavar="NAME", help="one that ships, or a path to NAME.calls.gz or its folder"
     )
+    parser.add_argument(
+        "--index", metavar="FILE", help="index of the source (default: 0.12.4's, which ships)"
+    )
+    parser.add_argument(
+        "-o", "--output", metavar="OUT", help="draw it: OUT.svg, .png, .pdf, .dot, .mmd, .graphml or .json"
+    )
+    parser.add_argument("--from", dest="start", metavar="FUNC", help="draw FUNC and what it calls")
+    parser.add_argument("--depth", type=int, metavar="N", help="with --from: N calls deep")
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="GLOB", help="draw these functions or files; repeat"
+    )
+    parser.add_argument("--boxes", type=int, default=60, metavar="N", help="draw about N boxes (60)")
+    parser.add_argument("--all", action="store_true", help="list every call")
     parser.add_argument("--limit", type=int, default=3, metavar="N", help="print N differences (default 3)")
     parser.add_argument("--list", action="store_true", help="list the recordings, and which cannot be equal")
+    from studykvm import options
+
+    options.add_links(parser)
     args = parser.parse_args(argv)
     if args.list:
         _list()
         return 0
-    if args.trace is None or args.recording is None:
-        parser.error("wants TRACE and --recording NAME (--list names them)")
+    if args.trace is None:
+        parser.error("wants TRACE; --recording NAME adds the real program (--list names the recordings)")
+    return _compare(args)
+
+
+def _compare(args: argparse.Namespace) -> int:
     from graphs import recordings
-    from graphs.calls import CallTable
-    from graphs.compare import compare, report
+    from graphs.draw.drawing import format_of
+    from graphs.witnesses import lay, open_source, page, report
+    from studykvm import options
+    from studykvm.commands.functions import modelled
+    from studykvm.errors import StudyError
     from studykvm.model import load_model
+
+    if args.depth is not None and args.start is None:
+        raise StudyError("--depth counts from a function; name it: --from FUNC")
+    if args.output:
+        format_of(args.output)
+    links = options.links(args)
+    recording = recordings.load(args.recording) if args.recording else None
+    heard = {(function.file, function.name) for function in load_model()}
+    quiet = {(place.file, place.name) for place in modelled()} - heard
+    calls, table = _read(args.trace, ordered=recording is not None)
+    if not calls:
+        raise StudyError(f"{args.trace}: there is no call in it; was something run while it was recorded?")
+    equal = _in_order(table, recording, heard, args.limit) if recording else True
+    source = open_source({callee for _, callee, _ in calls}, args.index or os.environ.get("STUDYKVM_INDEX"))
+    witnesses = lay(calls, source, heard, quiet, recording)
+    print("\n".join(report.lines(witnesses, args.all)))
+    if args.output:
+        part = page.choose(witnesses, args.start, args.depth, args.only)
+        picture = page.picture(part, f"Who saw the calls of {Path(args.trace).name}", links)
+        picture.limit = args.boxes
+        picture.save(args.output)
+        print(f"\n{args.output}: {len(picture.boxes):,} functions, {len(picture.arrows):,} different calls")
+    return 0 if equal and not witnesses.faults else 1
+
+
+def _read(path: str, ordered: bool) -> "tuple[list[Call], CallTable]":
+    """Return the calls, and if they shall be compared in order, as a table too."""
+    from graphs.calls import CallTable
+    from graphs.witnesses import tabled, traced
     from tracer import load
 
-    recording = recordings.load(args.recording)
-    if args.trace.endswith((".calls", ".calls.gz")):
-        calls = CallTable.read(Path(args.trace))
-    else:
-        trace = load(args.trace)
-        calls = CallTable.from_trace(trace)
-        if trace.damage is not None:
-            print(f"studykvm: warning: {args.trace}: {trace.damage}", file=sys.stderr)
-    known = {(function.file, function.name) for function in load_model()}
-    comparison = compare(calls, recording, known)
-    print("\n".join(report.lines(comparison, args.limit)))
-    return 0 if comparison.equal else 1
+    if path.endswith((".calls", ".calls.gz")):
+        table = CallTable.read(Path(path))
+        return tabled(table), table
+    trace = load(path)
+    calls = traced(trace)
+    if trace.damage is not None:
+        print(f"studykvm: warning: {path}: {trace.damage}", file=sys.stderr)
+    return calls, CallTable.from_trace(trace) if ordered else CallTable()
+
+
+def _in_order(table: "CallTable", recording: "Recording", known: "set[Name]", limit: int) -> bool:
+    from graphs.compare import compare, report
+
+    comparison = compare(table, recording, known)
+    print("\n".join(report.lines(comparison, limit)))
+    print()
+    return comparison.equal
 
 
 def _list() -> None:
