@@ -22,7 +22,8 @@ import contextlib
 import ctypes
 import ctypes.util
 import functools
-from ctypes import CFUNCTYPE, POINTER, Structure, byref, c_char_p, c_int, c_uint, c_void_p
+import os
+from ctypes import PYFUNCTYPE, POINTER, Structure, byref, c_char_p, c_int, c_uint, c_void_p
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,7 @@ PARSE_DETAILED_RECORD = 0x01
 
 BREAK, CONTINUE, RECURSE = 0, 1, 2
 _TERSE = 17  # CXPrintingPolicy_TerseOutput
+_COUNTED = 2  # CXS_StringBuf
 
 
 class Cursor(Structure):
@@ -90,11 +92,11 @@ class Range(Structure):
 class String(Structure):
     """CXString."""
 
-    _fields_ = (("data", c_void_p), ("flags", c_uint))
+    _fields_ = (("data", c_char_p), ("flags", c_uint))
 
 
-VISITOR = CFUNCTYPE(c_int, Cursor, Cursor, c_void_p)
-INCLUSION_VISITOR = CFUNCTYPE(None, c_void_p, c_void_p, c_uint, c_void_p)
+VISITOR = PYFUNCTYPE(c_int, Cursor, Cursor, c_void_p)
+INCLUSION_VISITOR = PYFUNCTYPE(None, c_void_p, c_void_p, c_uint, c_void_p)
 
 _PROTOTYPES: dict[str, tuple[Any, ...]] = {
     "createIndex": (c_void_p, c_int, c_int),
@@ -170,20 +172,24 @@ _PROTOTYPES: dict[str, tuple[Any, ...]] = {
     "getCursorPrettyPrinted": (String, Cursor, c_void_p),
 }
 
+# Calls that other threads should not wait for.
+_LONG = frozenset({"parseTranslationUnit2", "saveTranslationUnit", "disposeTranslationUnit"})
+
 
 class Library:
     """The declared functions of libclang, without their ``clang_`` prefix."""
 
     def __init__(self, path: str) -> None:
         try:
-            dll = ctypes.CDLL(path)
+            dll, slow = ctypes.PyDLL(path), ctypes.CDLL(path)
         except OSError as error:
             raise GraphsError(
                 f"libclang cannot be loaded from {path}: {error}; reinstall the libclang package"
             ) from None
         for name, (result, *arguments) in _PROTOTYPES.items():
             try:
-                function = getattr(dll, "clang_" + name)
+                # Short calls keep Python's lock: to give it away and take it back would cost more than they do.
+                function = getattr(slow if name in _LONG else dll, "clang_" + name)
             except AttributeError:
                 raise GraphsError(f"{path} lacks clang_{name}; install libclang 18.1 or later") from None
             function.restype = result
@@ -192,6 +198,10 @@ class Library:
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(f"clang_{name} is not declared")
+
+
+# Parsing happens in threads of ours, with room enough: clang need not start another for each file.
+os.environ.setdefault("LIBCLANG_NOTHREADS", "1")
 
 
 @functools.cache
@@ -216,8 +226,10 @@ def library() -> Library:
 def text(string: String) -> str:
     """`str` of a CXString, which is freed."""
     lib = library()
-    data = lib.getCString(string)
-    if string.flags:  # most names are clang's own memory, with nothing to free
+    flags = string.flags
+    # Bytes that are counted have a head of clang's own; others can be read as they are.
+    data: bytes | None = lib.getCString(string) if flags == _COUNTED else string.data
+    if flags:  # else it is clang's own memory, with nothing to free
         lib.disposeString(string)
     return data.decode(errors="replace") if data else ""
 

@@ -14,6 +14,7 @@ The headers' own facts are those of one small file that includes them all, `PSEU
 
 from __future__ import annotations
 
+import os
 import re
 from functools import cache
 from pathlib import Path
@@ -51,16 +52,17 @@ class Header:
         self.depends = depends
         self._parser = parser
         self._tu = tu
-        self._folders = [Path(parser.arguments[i + 1]) for i, w in enumerate(parser.arguments) if w == "-I"]
-        self._tree = parser.tree
+        words = parser.arguments
+        self._folders = tuple(words[i + 1] for i, word in enumerate(words) if word == "-I")
+        self._tree = str(parser.tree)
         self._roots = parser.roots
         self._inside = {self._tree_path(path) for path in self.depends}
-        self._texts: dict[Path, _Text] = {}
-        self._reach: dict[Path, frozenset[Path]] = {}
-        self._named: dict[Path, tuple[Path, ...]] = {}
+        self._texts: dict[str, _Text] = {}
+        self._reach: dict[str, frozenset[str]] = {}
+        self._named: dict[str, tuple[str, ...]] = {}
         named = frozenset().union(*(self._reached(path) for path in self._inside))
         self._unnamed = frozenset(
-            path for path in self._inside if path not in named and "config" in path.name
+            path for path in self._inside if path not in named and "config" in os.path.basename(path)
         )
 
     @classmethod
@@ -91,7 +93,7 @@ class Header:
 
     def serves(self, path: str) -> bool:
         """Whether the file means the same with the headers read first."""
-        full = self._tree / path
+        full = f"{self._tree}/{path}"
         reached = self._reached(full)
         common = reached & self._inside
         # Headers that are included under a macro's name come with those that include them.
@@ -107,13 +109,13 @@ class Header:
         foreign = frozenset().union(*(self._read(p).defines for p in self._inside - common))
         return not any(foreign & self._read(p).words for p in (full, *(reached - self._inside)))
 
-    def _forestalled(self, full: Path, defined: set[bytes], met: set[Path]) -> bool:
+    def _forestalled(self, full: str, defined: set[bytes], met: set[str]) -> bool:
         """Whether a macro is defined before a common header that has its name as a word."""
         for directive, name in self._read(full).order:
             if directive != b"include":
                 defined.add(name)
                 continue
-            target = self._find(name.decode(errors="replace"), full.parent)
+            target = self._find(name.decode(errors="replace"), os.path.dirname(full))
             if target is None or target in met:
                 continue
             met.add(target)
@@ -127,17 +129,17 @@ class Header:
                 return True
         return False
 
-    def _tree_path(self, path: str) -> Path:
+    def _tree_path(self, path: str) -> str:
         for root, prefix in self._roots.items():
             if prefix and path.startswith(prefix):
-                return Path(root + path[len(prefix) :])
-        return self._tree / path
+                return root + path[len(prefix) :]
+        return f"{self._tree}/{path}"
 
-    def _reached(self, full: Path) -> frozenset[Path]:
+    def _reached(self, full: str) -> frozenset[str]:
         """Files of the tree that a file includes, however deep, itself not counted."""
         found = self._reach.get(full)
         if found is None:
-            out: set[Path] = set()
+            out: set[str] = set()
             waiting = [full]
             while waiting:
                 at = waiting.pop()
@@ -150,22 +152,23 @@ class Header:
             found = self._reach[full] = frozenset(out - {full})
         return found
 
-    def _named_in(self, full: Path) -> tuple[Path, ...]:
+    def _named_in(self, full: str) -> tuple[str, ...]:
         """Files of the tree that a file's own text includes."""
         found = self._named.get(full)
         if found is None:
-            targets = (self._find(name, full.parent) for name in self._read(full).includes)
+            folder = os.path.dirname(full)
+            targets = (self._find(name, folder) for name in self._read(full).includes)
             found = self._named[full] = tuple(target for target in targets if target is not None)
         return found
 
-    def _find(self, name: str, beside: Path) -> Path | None:
-        return _locate(name, beside, tuple(self._folders))
+    def _find(self, name: str, beside: str) -> str | None:
+        return _locate(name, beside, self._folders)
 
-    def _read(self, full: Path) -> _Text:
+    def _read(self, full: str) -> _Text:
         found = self._texts.get(full)
         if found is None:
             try:
-                content = _COMMENT.sub(b" ", full.read_bytes())
+                content = _COMMENT.sub(b" ", Path(full).read_bytes())
             except OSError:
                 content = b""
             found = self._texts[full] = _Text(content)
@@ -210,9 +213,9 @@ class _Text:
 
 
 @cache
-def _locate(name: str, beside: Path, folders: tuple[Path, ...]) -> Path | None:
+def _locate(name: str, beside: str, folders: tuple[str, ...]) -> str | None:
     for folder in (beside, *folders):
-        path = folder / name
-        if path.is_file():
-            return path.resolve()
+        path = f"{folder}/{name}"
+        if os.path.isfile(path):
+            return os.path.realpath(path)
     return None

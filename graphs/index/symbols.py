@@ -70,7 +70,6 @@ class Record:
 
     key: str
     fields: list[tuple[Symbol, Type, Record | None]] = field(default_factory=list)
-    by_address: dict[int, int] = field(default_factory=dict)
     union: bool = False
 
 
@@ -255,46 +254,37 @@ class Symbols:
         clang.children(cursor, found)
         inner = {c.d0: c for c in found if c.kind in (clang.K_STRUCT, clang.K_UNION)}
         # Unnamed bit-fields are no members: nothing initialises them.
-        fields = [c for c in found if c.kind == clang.K_FIELD and text(lib.getCursorSpelling(c))]
-        types = [lib.getCursorType(c) for c in fields]
-        used = set()
-        for child, kind in zip(fields, types, strict=True):
+        named = [
+            (c, name) for c in found if c.kind == clang.K_FIELD and (name := text(lib.getCursorSpelling(c)))
+        ]
+        shown = set()
+        for child, name in named:
+            kind = lib.getCursorType(child)
             declared = self.declared(kind) if inner else None
-            name = text(lib.getCursorSpelling(child))
             nested = None
             if declared is not None and declared.d0 in inner and lib.Cursor_isAnonymous(declared):
-                used.add(declared.d0)
+                shown.add(declared.d0)
                 nested = self.records.get(declared.d0) or self._fill(declared, f"{key}.{name}", outside)
-            self._field(record, child, kind, f"m:{key}.{name}", nested, outside)
-        self._anonymous(record, inner, used, key, outside)
+            field_key = f"m:{key}.{name}"
+            symbol = Symbol(FIELD, field_key, self.number(field_key), self.carrier(kind), outside=outside)
+            self.known[child.d0] = symbol
+            record.fields.append((symbol, kind, nested))
+        nameless = [child for address, child in inner.items() if address not in shown]
+        self._anonymous(record, nameless, [child for child, _ in named], key, outside)
         return record
 
     def _anonymous(
-        self, record: Record, inner: dict[int, Cursor], used: set[int], key: str, outside: bool
+        self, record: Record, inner: list[Cursor], fields: list[Cursor], key: str, outside: bool
     ) -> None:
-        # Members of a struct or union without a name belong to the one around it.
-        for address, child in inner.items():
-            if address in used or not self.lib.Cursor_isAnonymousRecordDecl(child):
-                continue
-            nested = self._fill(child, key, outside)
-            position = self._position(record, child)
-            entry = (self.nothing, self.lib.getCursorType(child), nested)
-            record.fields.insert(position, entry)
-
-    def _position(self, record: Record, child: Cursor) -> int:
-        _, _line, _column, offset = clang.expansion(self.lib.getCursorLocation(child))
-        for index, where in enumerate(record.by_address.values()):
-            if where > offset:
-                return index
-        return len(record.fields)
-
-    def _field(
-        self, record: Record, cursor: Cursor, kind: Type, key: str, nested: Record | None, outside: bool
-    ) -> None:
-        symbol = Symbol(FIELD, key, self.number(key), self.carrier(kind), outside=outside)
-        self.known[cursor.d0] = symbol
-        record.by_address[cursor.d0] = clang.expansion(self.lib.getCursorLocation(cursor))[3]
-        record.fields.append((symbol, kind, nested))
+        # Members of a struct or union without a name belong to the one around it, where it stands.
+        lib = self.lib
+        inner = [child for child in inner if lib.Cursor_isAnonymousRecordDecl(child)]
+        if not inner:
+            return
+        entries = [(self.nothing, lib.getCursorType(c), self._fill(c, key, outside)) for c in inner]
+        order = [clang.expansion(lib.getCursorLocation(c))[3] for c in (*fields, *inner)]
+        every = zip(order, [*record.fields, *entries], strict=True)
+        record.fields = [entry for _, entry in sorted(every, key=lambda pair: pair[0])]
 
     def declared(self, kind: Type) -> Cursor | None:
         """The struct or union that a type is, or is an array of."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 from graphs.index import clang
 from graphs.index.bodies import Body
 from graphs.index.clang import Cursor, Location, text
-from graphs.index.facts import DECLARATION, DEFINITION, Unit
+from graphs.index.facts import DECLARATION, DEFINITION, Unit, unplace
 from graphs.index.places import Places
 from graphs.index.symbols import FIELD, Record, Symbols
 from graphs.index.tree import Tree
@@ -67,12 +67,12 @@ class Walker:
         self.tree.read(cursor)
         names = self._parameters()
         kind = self.lib.getCursorType(cursor)
-        end = clang.expansion(self.lib.getRangeEnd(self.lib.getCursorExtent(cursor)))[1]
+        end = self.places.of(self.lib.getRangeEnd(self.lib.getCursorExtent(cursor)))
         self.unit.functions.append(
             [
                 symbol.number,
                 where,
-                end,
+                unplace(max(where, end))[1],
                 self.lib.getCursorLinkage(cursor) == clang.LINKAGE_INTERNAL,
                 self.symbols.signature(kind),
                 text(self.lib.getTypeSpelling(kind)),
