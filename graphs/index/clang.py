@@ -23,7 +23,7 @@ import ctypes
 import ctypes.util
 import functools
 import os
-from ctypes import PYFUNCTYPE, POINTER, Structure, byref, c_char_p, c_int, c_uint, c_void_p
+from ctypes import POINTER, PYFUNCTYPE, Structure, byref, c_char_p, c_int, c_uint, c_void_p
 from pathlib import Path
 from typing import Any
 
@@ -188,7 +188,7 @@ class Library:
             ) from None
         for name, (result, *arguments) in _PROTOTYPES.items():
             try:
-                # Short calls keep Python's lock: to give it away and take it back would cost more than they do.
+                # Short calls keep the interpreter: to let go of it and take it back costs more than they do.
                 function = getattr(slow if name in _LONG else dll, "clang_" + name)
             except AttributeError:
                 raise GraphsError(f"{path} lacks clang_{name}; install libclang 18.1 or later") from None
