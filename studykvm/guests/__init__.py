@@ -1,22 +1,29 @@
 """Guests to boot: boot sectors as bytes, with their nasm source beside them.
 
-- `boot_sector(name)`: the 512 bytes of a guest; "demo" is the only one.
+- `boot_sector(name)`: the bytes of a guest, "demo" or "makedir".
 - `write_demo_disk(path, size)`: a raw disk that boots the demo guest.
+- `write_fat_disk(path, size)`: a raw disk with a FAT16 file system that boots the makedir guest.
 
 The demo guest reads sectors 0 to 3, prints the text in sector 1, writes sector 5 and switches the machine
-off.
+off. The makedir guest makes the directory IN_GUEST with a file in it, or shows the file if it is there, and
+then waits.
 """
 
+import struct
 from importlib.resources import files
+
+from studykvm.errors import StudyError
 
 SECTOR = 512
 WRITTEN_SECTOR = 5
 WRITTEN_TEXT = b"studykvm wrote  "
 GREETING = b"hello from the base image below the overlay"
+_BIOS_PARAMETERS = struct.Struct("<8sHBHBHHBHHHIIBBBI11s8s")
+"""Bytes 3 to 61 of a FAT16 boot sector (ECMA-107, with the extended boot signature)."""
 
 
 def boot_sector(name: str = "demo") -> bytes:
-    """Return a guest's boot sector."""
+    """Return what a guest has in its disk's first sectors."""
     return files(__package__).joinpath(f"{name}.bin").read_bytes()
 
 
@@ -24,4 +31,33 @@ def write_demo_disk(path: str, size: int = 16 << 20) -> None:
     """Make a raw disk of `size` bytes that boots the demo guest, sparse beyond sector 1."""
     with open(path, "wb") as disk:
         disk.write(boot_sector() + GREETING.ljust(SECTOR, b"\0"))
+        disk.truncate(size)
+
+
+def write_fat_disk(path: str, size: int = 16 << 20) -> None:
+    """Make a raw disk with an empty FAT16 file system that boots the makedir guest.
+
+    Parameters
+    ----------
+    size : int
+        In bytes; 8 to 255 MiB, so that FAT16 has the clusters it wants.
+    """
+    if not 8 << 20 <= size < 256 << 20 or size % SECTOR:
+        raise StudyError(f"a FAT disk of {size} bytes: choose a multiple of 512 from 8 MiB to 255 MiB")
+    sectors, reserved, fats, root_entries = size // SECTOR, 5, 2, 512
+    # The fewest sectors a cluster, from 2, that keep within the 65,524 clusters of FAT16.
+    per_cluster = next(n for n in (2, 4, 8, 16) if sectors // n < 65_000)
+    clusters = (sectors - reserved - root_entries * 32 // SECTOR) // per_cluster
+    fat_size = ((clusters + 2) * 2 + SECTOR - 1) // SECTOR
+    parameters = _BIOS_PARAMETERS.pack(
+        *(b"studykvm", SECTOR, per_cluster, reserved, fats, root_entries, 0, 0xF8, fat_size, 63, 16, 0),
+        *(sectors, 0x80, 0, 0x29, 0x2010_0301, b"NO NAME    ", b"FAT16   "),
+    )
+    code = bytearray(boot_sector("makedir"))
+    code[3 : 3 + len(parameters)] = parameters
+    with open(path, "wb") as disk:
+        disk.write(code)
+        for number in range(fats):
+            disk.seek((reserved + number * fat_size) * SECTOR)
+            disk.write(b"\xf8\xff\xff\xff")
         disk.truncate(size)
