@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 Facts = tuple[str, list[str], bytes]
 _PIECE = 6
-_AHEAD = 4
+_AHEAD = 2
 
 
 class Reader:
