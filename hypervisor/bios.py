@@ -5,7 +5,7 @@ The guest sees 64 KiB of ROM at F000:0000 that holds little but stubs: entry n o
 wait for the disk is a generator; at each `yield` the processor goes to `sti; hlt; cli; out RESUME, al` and
 comes back with the next interrupt, so that guest handlers run as usual meanwhile.
 
-- `install(env, boot_devices)`: write the ROM and serve it.
+- `install(env, boot_devices) -> bytes`: serve it; its ROM.
 - `screen_text()`: what is on the screen.
 
 Interrupts: 10h screen, 11h equipment, 12h memory, 13h disks (CHS, LBA, CD-ROM), 14h serial, 15h system and
@@ -24,14 +24,12 @@ from hypervisor.bios_services import COM1, CONFIG_TABLE, ROM_SEGMENT, SERVICES, 
 from hypervisor.cpu_exec import CPUState
 from hypervisor.exec import ram
 from hypervisor.hw.fdc import FDrive
-from hypervisor.hw.loader import Rom, rom_insert
 from hypervisor.ioport import cpu_inl, cpu_outb, cpu_outl
 from hypervisor.program import on_reset
 from hypervisor.vl_state import DT_NOGRAPHIC, state
 from hypervisor.vl_timers import _guest_seconds
 
 TRAP, RESUME, POST = 0xB0, 0xB2, 0xB4
-_ROM = ROM_SEGMENT << 4
 _STUBS, _WAIT, _IRET, _ENTRY = 0xE000, 0xFF00, 0xFF10, 0xFFF0
 _TICKS_PER_SECOND = 1193182 / 65536
 _KEY_HEAD, _KEY_TAIL, _KEY_BEGIN, _KEY_END = 0x41A, 0x41C, 0x1E, 0x3E
@@ -50,11 +48,11 @@ def screen_text() -> str:
     return _current.screen.text() if _current is not None else ""
 
 
-def install(env: CPUState, boot_devices: str) -> None:
-    """Write the ROM and serve it."""
+def install(env: CPUState, boot_devices: str) -> bytes:
+    """Serve the BIOS; the ROM that the guest sees of it."""
     global _current
     _current = Bios(env.accel, boot_devices)
-    rom_insert(Rom(name="bios.bin", data=_rom(), addr=_ROM))
+    return _rom()
 
 
 def _rom() -> bytes:

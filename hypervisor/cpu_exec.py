@@ -50,6 +50,7 @@ class CPUState(Struct):
     stop: int = 0
     stopped: int = 0
     halted: int = 0
+    a20_mask: int = 0xFFFFFFFF
     interrupt_request: int = 0
     exit_request: int = 0
     next_cpu: CPUState | None = None
@@ -86,7 +87,17 @@ def cpu_reset_interrupt(env: CPUState, mask: int) -> None:
 def cpu_reset(env: CPUState) -> None:
     """Put the processor into the state it has after power-on."""
     env.halted = env.stopped = env.interrupt_request = env.exit_request = 0
+    env.a20_mask = 0xFFFFFFFF
     env.accel.reset()
+
+
+@traced(file="target-i386/helper.c")
+def cpu_x86_set_a20(env: CPUState, a20_state: int) -> None:
+    """Let address line 20 through, or hold it low."""
+    mask = 0xFFFFFFFF if a20_state else 0xFFEFFFFF
+    if mask != env.a20_mask:
+        env.a20_mask = mask
+        env.accel.set_a20(bool(a20_state))
 
 
 @traced(file="target-i386/exec.h")

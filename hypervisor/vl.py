@@ -163,6 +163,10 @@ def _boot(line: _CommandLine, value: str) -> None:
         line.refuse(f"qemu: invalid option value '{menu}'")
 
 
+def _bios(line: _CommandLine, value: str) -> None:
+    state.bios_name = value
+
+
 def _name(line: _CommandLine, value: str) -> None:
     state.qemu_name, comma, rest = value.partition(",")
     if comma and not rest.startswith("process="):
@@ -303,6 +307,7 @@ _OBEY: dict[str, Callable[[_CommandLine, str], None]] = {
     "set": _unless_zero(qemu_set_option),
     "global": _unless_zero(qemu_global_option),
     "hdachs": _hdachs,
+    "bios": _bios,
     "boot": _boot,
     "snapshot": _snapshot,
     "m": _ram,

@@ -53,6 +53,7 @@ boot|[order=drives][,once=drives][,menu=on|off]|'drives': floppy (a), hard disk 
 snapshot||write to temporary files instead of disk image files
 m|megs|set virtual RAM size to megs MB [default=128]
 name|string|set the name of the guest
+bios|file|a BIOS instead of the built-in one: a file, or 'seabios' for Debian's package of that name
 nographic||disable graphical output and redirect serial I/Os to console
 no-fd-bootchk||disable boot signature checking for floppy disks
 hdachs|c,h,s[,t]|force hard disk 0 physical geometry and the optional BIOS translation (t=none or lba)
@@ -81,7 +82,7 @@ smp|n|set the number of CPUs: the model has one
 """
 _LACKING_WITH = """
 cpu numa k soundhw usbdevice device uuid vga vnc balloon acpitable smbios tftp bootp redir smb netdev bt
-kernel append initrd qmp pidfile gdb d bios loadvm option-rom clock startdate rtc icount watchdog
+kernel append initrd qmp pidfile gdb d loadvm option-rom clock startdate rtc icount watchdog
 watchdog-action virtioconsole tb-size incoming chroot runas pcidevice nvram kvm-shadow-memory mem-path
 """
 _LACKING_WITHOUT = """

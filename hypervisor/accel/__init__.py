@@ -1,15 +1,24 @@
 """What executes the guest's instructions, behind one small interface.
 
-- `Accel`: run a slice, take an interrupt, get and set registers, serve a trap.
-- `Registers`: the registers that the BIOS deals in.
-- `make_accel()`: the one to use; now always unicorn's.
+- `Accel`: run a slice, take an interrupt, get and set state, map memory, find what memory changed.
+- `Registers`: the registers that the built-in BIOS deals in.
+- `CpuState`, `Segment`, `Table`: everything a processor holds, for saving it and for moving it elsewhere.
+- `make_accel(name)`: "unicorn", the default, or "kvm".
+
+The machine's memory is one piece, `hypervisor.exec.ram()`, which an accelerator executes from directly: a
+device that writes there has written the guest's memory. What appears at which physical address is said by
+`map_memory` and `map_mmio`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from mmap import mmap
 from typing import Protocol
+
+PAGE_SIZE = 4096
+FXSAVE_SIZE = 512
 
 
 @dataclass
@@ -32,11 +41,91 @@ class Registers:
     ss: int
 
 
+@dataclass
+class Segment:
+    """`SegmentCache`: a segment register and what the processor keeps of its descriptor.
+
+    Parameters
+    ----------
+    flags : int
+        The descriptor's second word, of which the bits 8 to 23 count, as in QEMU's DESC_* masks.
+    """
+
+    selector: int = 0
+    base: int = 0
+    limit: int = 0xFFFF
+    flags: int = 0
+
+
+@dataclass
+class Table:
+    """Where the table of descriptors or of interrupts is."""
+
+    base: int = 0
+    limit: int = 0xFFFF
+
+
+@dataclass
+class CpuState:
+    """What a processor holds between two instructions, under the names of `CPUX86State`.
+
+    Parameters
+    ----------
+    regs : list of int
+        RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, then R8 to R15; a 32-bit processor has eight that are not 0.
+    segs : dict
+        "es", "cs", "ss", "ds", "fs", "gs", "ldt" and "tr" to `Segment`.
+    cr : list of int
+        CR0, an unused one, CR2, CR3, CR4.
+    dr : list of int
+        The debug registers.
+    fpu : bytes
+        Floating point and XMM registers as FXSAVE stores them, 512 bytes.
+    msrs : dict
+        Number of a model-specific register to its value; those that are 0 may be missing.
+    interrupt_shadow : int
+        The instruction before this one was STI or a load of SS: no interrupt may come here.
+    """
+
+    regs: list[int] = field(default_factory=lambda: [0] * 16)
+    eip: int = 0
+    eflags: int = 2
+    segs: dict[str, Segment] = field(default_factory=dict)
+    gdt: Table = field(default_factory=Table)
+    idt: Table = field(default_factory=Table)
+    cr: list[int] = field(default_factory=lambda: [0] * 5)
+    dr: list[int] = field(default_factory=lambda: [0] * 8)
+    efer: int = 0
+    fpu: bytes = bytes(FXSAVE_SIZE)
+    msrs: dict[int, int] = field(default_factory=dict)
+    interrupt_shadow: int = 0
+
+
+MmioRead = Callable[[int, int], int]
+"""read(address, size) -> value"""
+MmioWrite = Callable[[int, int, int], None]
+"""write(address, size, value)"""
+
+
 class Accel(Protocol):
     """A processor."""
 
+    name: str
+
     def map_ram(self) -> None:
         """Put the machine's memory at physical address 0."""
+
+    def map_memory(self, address: int, memory: mmap, writable: bool) -> None:
+        """Show a piece of memory of its own, a ROM, at `address`; whole pages."""
+
+    def map_mmio(self, address: int, size: int, read: MmioRead, write: MmioWrite) -> None:
+        """Call a device for each access to whole pages of physical addresses, instead of memory."""
+
+    def unmap(self, address: int, size: int) -> None:
+        """Let nothing be at whole pages of physical addresses."""
+
+    def set_a20(self, on: bool) -> None:
+        """Let address line 20 through, or have the odd megabytes show the even ones."""
 
     def reset(self) -> None:
         """Take the state after power-on: real mode, at the BIOS's entry."""
@@ -57,13 +146,28 @@ class Accel(Protocol):
         """Whether the guest would take an interrupt now."""
 
     def inject(self, vector: int) -> None:
-        """Have the guest take an interrupt."""
+        """Have the guest take an interrupt from outside."""
 
     def registers(self) -> Registers:
         """Read the registers."""
 
     def set_registers(self, registers: Registers) -> None:
         """Write the registers."""
+
+    def state(self) -> CpuState:
+        """Read all of the processor; not while it runs."""
+
+    def set_state(self, state: CpuState) -> None:
+        """Write all of the processor; not while it runs."""
+
+    def memory_written(self, address: int, size: int) -> None:
+        """Hear that a device wrote memory: instructions there that were decoded before are others now."""
+
+    def dirty_pages(self) -> set[int]:
+        """Numbers of the pages of the machine's memory that changed since the last call; at first all.
+
+        A page is `PAGE_SIZE` bytes; whoever wrote it, processor or device, it counts.
+        """
 
     def on_trap(self, port: int, handler: Callable[[], bool]) -> None:
         """Call `handler` instead of the device when the guest writes to `port`.
@@ -72,8 +176,9 @@ class Accel(Protocol):
         """
 
 
-def make_accel() -> Accel:
-    """Make the processor."""
+def make_accel(name: str = "unicorn") -> Accel:
+    """Make the processor; memory is mapped afterwards."""
     from hypervisor.accel.unicorn_accel import UnicornAccel
 
+    assert name == "unicorn"
     return UnicornAccel()

@@ -1,11 +1,12 @@
 """The processor by unicorn, the CPU emulator taken out of QEMU.
 
-What unicorn leaves to its user is done here: interrupts and exceptions are delivered through the real-mode
-vector table, ports go to `hypervisor.ioport`, a halt is seen by the byte before IP. Memory that is not there
-reads zeros, as the real program's unassigned memory does.
+What unicorn leaves to its user is done here: interrupts and exceptions are delivered through the vector table
+or, in protected mode, by descriptors (`hypervisor.accel.interrupt`); ports go to `hypervisor.ioport`; a halt
+is seen by the byte before the next instruction. Memory that is not there reads zeros, as the real program's
+unassigned memory does. A triple fault resets the machine.
 
-In protected mode interrupts and exceptions are not delivered: one that the guest has no descriptor for resets
-the machine, as a triple fault does, and any other ends the run with a message.
+Stopping: a slice is ended by its count, or by a stop within an OUT or INT, never within an IN: unicorn would
+lose a word of REP INS.
 """
 
 from __future__ import annotations
@@ -14,17 +15,25 @@ import ctypes
 import dataclasses
 import importlib
 from collections.abc import Callable
+from mmap import mmap
 from typing import Any
 
 from hypervisor import ioport
-from hypervisor.accel import Registers
+from hypervisor.accel import FXSAVE_SIZE, CpuState, MmioRead, MmioWrite, Registers, Segment
+from hypervisor.accel.dirty import Dirty
+from hypervisor.accel.interrupt import TripleFault, deliver
+from hypervisor.accel.unicorn_layout import SEGMENTS, Context
 from hypervisor.errors import HypervisorError
 from hypervisor.exec import ram
 
 _IF = 0x200
-_TF = 0x100
 _HLT = 0xF4
+_UNDEFINED = 6
 _STRAY_PAGES = 256
+_EFER = 0xC0000080
+_MSRS = (0x174, 0x175, 0x176, 0xC0000081, 0xC0000082, 0xC0000083, 0xC0000084, 0xC0000102)
+_RAM_FLAGS, _CODE_FLAGS, _LDT_FLAGS, _TSS_FLAGS = 0x9300, 0x9B00, 0x8200, 0x8B00
+_PROCESSOR = 0x633
 _IN = {1: ioport.cpu_inb, 2: ioport.cpu_inw, 4: ioport.cpu_inl}
 _OUT = {1: ioport.cpu_outb, 2: ioport.cpu_outw, 4: ioport.cpu_outl}
 
@@ -32,53 +41,155 @@ _OUT = {1: ioport.cpu_outb, 2: ioport.cpu_outw, 4: ioport.cpu_outl}
 class UnicornAccel:
     """`hypervisor.accel.Accel` by unicorn."""
 
+    name = "unicorn"
+
     def __init__(self) -> None:
         # The package has no types to check against.
         unicorn: Any = importlib.import_module("unicorn")
         x86: Any = importlib.import_module("unicorn.x86_const")
-        self._all = unicorn.UC_PROT_ALL
+        self._all, self._readable = unicorn.UC_PROT_ALL, unicorn.UC_PROT_READ | unicorn.UC_PROT_EXEC
         self._uc_error = unicorn.UcError
         self._errors = {
             unicorn.UC_ERR_FETCH_UNMAPPED: "jumped to where there is no memory",
             unicorn.UC_ERR_FETCH_PROT: "jumped to where there is no memory",
             unicorn.UC_ERR_EXCEPTION: "took an exception that the model does not deliver",
         }
+        self._tlb_flush, self._io_write = unicorn.UC_CTL_TLB_FLUSH, unicorn.UC_CTL_IO_WRITE
         self._undefined = unicorn.UC_ERR_INSN_INVALID
         self._x86 = x86
         self._ids = [getattr(x86, f"UC_X86_REG_{f.name.upper()}") for f in dataclasses.fields(Registers)]
         self._uc: Any = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_32)
+        self._context = Context(self._uc, x86)
+        self._power_on = self._uc.context_save()
         self._uc.hook_add(unicorn.UC_HOOK_INTR, self._guarded(self._on_interrupt))
         self._uc.hook_add(unicorn.UC_HOOK_INSN, self._guarded(self._on_in), None, 1, 0, x86.UC_X86_INS_IN)
         self._uc.hook_add(unicorn.UC_HOOK_INSN, self._guarded(self._on_out), None, 1, 0, x86.UC_X86_INS_OUT)
         unmapped = unicorn.UC_HOOK_MEM_READ_UNMAPPED | unicorn.UC_HOOK_MEM_WRITE_UNMAPPED
         self._uc.hook_add(unmapped, self._guarded(self._on_unmapped))
-        self._power_on = self._uc.context_save()
-        self._pin: Any = None
+        self._uc.hook_add(unicorn.UC_HOOK_MEM_WRITE_PROT, self._guarded(self._on_rom_write))
+        self._pins: list[Any] = []
         self._running = self._reading = self._stop = False
         self._failure: BaseException | None = None
         self._traps: dict[int, Callable[[], bool]] = {}
         self._trap: Callable[[], bool] | None = None
         self._stray_pages = 0
+        self._dirty = Dirty()
+
+    # Memory
 
     def map_ram(self) -> None:
         """Put the machine's memory at physical address 0."""
-        memory = ram()
+        self._map(0, ram(), self._all)
+
+    def map_memory(self, address: int, memory: mmap, writable: bool) -> None:
+        """Show a piece of memory of its own, a ROM, at `address`; whole pages."""
+        self._map(address, memory, self._all if writable else self._readable)
+
+    def _map(self, address: int, memory: mmap, access: int) -> None:
         # Keeps the pages in place for as long as unicorn executes from them.
-        self._pin = ctypes.c_char.from_buffer(memory)
-        self._uc.mem_map_ptr(0, len(memory), self._all, ctypes.addressof(self._pin))
+        pin = ctypes.c_char.from_buffer(memory)
+        self._pins.append(pin)
+        self._uc.mem_map_ptr(address, len(memory), access, ctypes.addressof(pin))
+
+    def map_mmio(self, address: int, size: int, read: MmioRead, write: MmioWrite) -> None:
+        """Call a device for each access to whole pages of physical addresses, instead of memory."""
+
+        def on_read(uc: Any, offset: int, width: int, data: None) -> int:
+            return int(self._call(read, address + offset, width) or 0)
+
+        def on_write(uc: Any, offset: int, width: int, value: int, data: None) -> None:
+            self._call(write, address + offset, width, value)
+
+        self._uc.mmio_map(address, size, on_read, None, on_write, None)
+
+    def unmap(self, address: int, size: int) -> None:
+        """Let nothing be at whole pages of physical addresses."""
+        self._uc.mem_unmap(address, size)
+
+    def set_a20(self, on: bool) -> None:
+        """Let address line 20 through, or have the odd megabytes show the even ones."""
+        self._context.load()
+        self._context.set_a20(on)
+        self._context.store()
+        self._flush_tlb()
+
+    def _flush_tlb(self) -> None:
+        self._uc.ctl(self._tlb_flush, self._io_write)
+
+    def memory_written(self, address: int, size: int) -> None:
+        """Forget what was decoded of memory that a device wrote."""
+        if size > 0:
+            self._uc.ctl_remove_cache(address, address + size)
+
+    def dirty_pages(self) -> set[int]:
+        """Numbers of the pages of the machine's memory that changed since the last call; at first all."""
+        return self._dirty.pages(ram())
+
+    # State
 
     def reset(self) -> None:
         """Take the state after power-on."""
-        uc, x86 = self._uc, self._x86
-        uc.context_restore(self._power_on)
-        uc.reg_write(x86.UC_X86_REG_CR0, uc.reg_read(x86.UC_X86_REG_CR0) & ~1)
-        zero = dict.fromkeys((f.name for f in dataclasses.fields(Registers)), 0)
-        self.set_registers(Registers(**zero | {"cs": 0xF000, "eip": 0xFFF0, "eflags": 2}))
+        self._uc.context_restore(self._power_on)
+        segs = {name: Segment(flags=_RAM_FLAGS) for name in SEGMENTS}
+        segs["cs"] = Segment(0xF000, 0xFFFF0000, 0xFFFF, _CODE_FLAGS)
+        segs["ldt"].flags, segs["tr"].flags = _LDT_FLAGS, _TSS_FLAGS
+        regs = [0] * 16
+        regs[2] = _PROCESSOR
+        state = CpuState(regs=regs, eip=0xFFF0, segs=segs, cr=[0x60000010, 0, 0, 0, 0])
+        state.dr[6:8] = [0xFFFF0FF0, 0x400]
+        self._write(state)
         self._trap = None
 
-    def on_trap(self, port: int, handler: Callable[[], bool]) -> None:
-        """Call `handler` instead of the device when the guest writes to `port`."""
-        self._traps[port] = handler
+    def state(self) -> CpuState:
+        """Read all of the processor."""
+        uc, x86 = self._uc, self._x86
+        self._context.load()
+        state = self._context.read(uc.reg_read(x86.UC_X86_REG_EFLAGS))
+        state.efer = uc.msr_read(_EFER)
+        state.msrs = {number: value for number in _MSRS if (value := uc.msr_read(number))}
+        state.fpu = self._read_fpu()
+        return state
+
+    def set_state(self, state: CpuState) -> None:
+        """Write all of the processor."""
+        for number in _MSRS:
+            self._uc.msr_write(number, state.msrs.get(number, 0))
+        self._uc.msr_write(_EFER, state.efer)
+        self._write(state)
+        self._write_fpu(state.fpu)
+
+    def _write(self, state: CpuState) -> None:
+        self._context.load()
+        self._context.write(state)
+        self._context.store()
+        self._uc.reg_write(self._x86.UC_X86_REG_EFLAGS, state.eflags | 2)
+        self._flush_tlb()
+
+    def _fpu_registers(self) -> list[tuple[int, int, int]]:
+        """(unicorn's number, offset and size in the FXSAVE image) of what can be moved as it is."""
+        x86 = self._x86
+        places = [(x86.UC_X86_REG_FPCW, 0, 2), (x86.UC_X86_REG_FPSW, 2, 2), (x86.UC_X86_REG_MXCSR, 24, 4)]
+        places += [(x86.UC_X86_REG_FP0 + number, 32 + 16 * number, 10) for number in range(8)]
+        return places + [(x86.UC_X86_REG_XMM0 + number, 160 + 16 * number, 16) for number in range(8)]
+
+    def _read_fpu(self) -> bytes:
+        image = bytearray(FXSAVE_SIZE)
+        for register, offset, size in self._fpu_registers():
+            value = self._uc.reg_read(register)
+            if isinstance(value, tuple):
+                value = value[0] | value[1] << 64
+            image[offset : offset + size] = value.to_bytes(size, "little")
+        tags = self._uc.reg_read(self._x86.UC_X86_REG_FPTAG)
+        image[4] = sum(1 << number for number in range(8) if tags >> 2 * number & 3 != 3)
+        image[28:32] = (0xFFFF).to_bytes(4, "little")
+        return bytes(image)
+
+    def _write_fpu(self, image: bytes) -> None:
+        for register, offset, size in self._fpu_registers():
+            value = int.from_bytes(image[offset : offset + size], "little")
+            self._uc.reg_write(register, (value & (1 << 64) - 1, value >> 64) if size == 10 else value)
+        tags = sum((0 if image[4] >> number & 1 else 3) << 2 * number for number in range(8))
+        self._uc.reg_write(self._x86.UC_X86_REG_FPTAG, tags)
 
     def registers(self) -> Registers:
         """Read the registers."""
@@ -91,7 +202,16 @@ class UnicornAccel:
 
     def interrupts_enabled(self) -> bool:
         """Whether the guest would take an interrupt now."""
-        return bool(self._uc.reg_read(self._x86.UC_X86_REG_EFLAGS) & _IF)
+        if not self._uc.reg_read(self._x86.UC_X86_REG_EFLAGS) & _IF:
+            return False
+        self._context.load()
+        return not self._context.inhibited
+
+    # Execution
+
+    def on_trap(self, port: int, handler: Callable[[], bool]) -> None:
+        """Call `handler` instead of the device when the guest writes to `port`."""
+        self._traps[port] = handler
 
     def stop(self) -> None:
         """Have `run` return soon."""
@@ -106,16 +226,14 @@ class UnicornAccel:
         self._stop = False
         self._running = True
         try:
-            uc.emu_start(uc.reg_read(x86.UC_X86_REG_EIP), 0xFFFFFFFF, 0, limit)
+            uc.emu_start(uc.reg_read(x86.UC_X86_REG_EIP), 0xFFFFFFFFFFFF, 0, limit)
         except self._uc_error as error:
             self._running = False
             self._fail(error.errno)
             return False
         finally:
             self._running = False
-        if self._failure is not None:
-            failure, self._failure = self._failure, None
-            raise failure
+        self._raise_failure()
         if self._trap is not None:
             handler, self._trap = self._trap, None
             handler()
@@ -123,49 +241,46 @@ class UnicornAccel:
         return not self._stop and self._before_ip() == _HLT
 
     def inject(self, vector: int) -> None:
-        """Have the guest take an interrupt."""
-        uc, x86 = self._uc, self._x86
-        if uc.reg_read(x86.UC_X86_REG_CR0) & 1:
-            _, _, limit, _ = uc.reg_read(x86.UC_X86_REG_IDTR)
-            if limit < vector * 8 + 7:
-                self._triple_fault()
-                return
-            raise HypervisorError(
-                f"the guest took interrupt {vector:#x} in protected mode at {self._place()}: the model"
-                " delivers interrupts in real mode only"
-            )
-        ids = (
-            x86.UC_X86_REG_IP,
-            x86.UC_X86_REG_CS,
-            x86.UC_X86_REG_EFLAGS,
-            x86.UC_X86_REG_SS,
-            x86.UC_X86_REG_SP,
-        )
-        ip, cs, eflags, ss, sp = uc.reg_read_batch(list(ids))
-        frame = b"".join((value & 0xFFFF).to_bytes(2, "little") for value in (ip, cs, eflags))
-        for at, byte in enumerate(frame):
-            ram()[ss * 16 + (sp - 6 + at & 0xFFFF)] = byte
-        entry = ram()[vector * 4 : vector * 4 + 4]
-        uc.reg_write(x86.UC_X86_REG_SP, sp - 6 & 0xFFFF)
-        uc.reg_write(x86.UC_X86_REG_EFLAGS, eflags & ~(_IF | _TF))
-        uc.reg_write(x86.UC_X86_REG_CS, int.from_bytes(entry[2:], "little"))
-        uc.reg_write(x86.UC_X86_REG_EIP, int.from_bytes(entry[:2], "little"))
+        """Have the guest take an interrupt from outside."""
+        self._deliver(vector, outside=True)
+
+    def _deliver(self, vector: int, outside: bool = False) -> None:
+        context, uc = self._context, self._uc
+        eflags = uc.reg_read(self._x86.UC_X86_REG_EFLAGS)
+        context.load()
+        if not context.protected:
+            context.enter_real(vector, eflags, ram())
+            context.store()
+            return
+        state = context.read(eflags)
+        state.interrupt_shadow = 0
+        try:
+            error = None if outside else context.error_code
+            deliver(state, ram(), vector, error, not outside and context.software)
+        except TripleFault:
+            self._triple_fault()
+            return
+        context.write(state)
+        context.store()
+        uc.reg_write(self._x86.UC_X86_REG_EFLAGS, state.eflags)
+
+    def _call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Carry an exception from a hook through unicorn to `run`."""
+        try:
+            return function(*args)
+        except BaseException as failure:
+            self._failure = failure
+            self._uc.emu_stop()
+            return 0
 
     def _guarded(self, hook: Callable[..., Any]) -> Callable[..., Any]:
-        """Carry an exception from a hook through unicorn to `run`."""
-
         def guarded(uc: Any, *args: Any) -> Any:
-            try:
-                return hook(*args[:-1])
-            except BaseException as failure:
-                self._failure = failure
-                uc.emu_stop()
-                return 0
+            return self._call(hook, *args[:-1])
 
         return guarded
 
     def _on_interrupt(self, vector: int) -> None:
-        self.inject(vector)
+        self._deliver(vector)
 
     def _on_in(self, port: int, size: int) -> int:
         self._reading = True
@@ -192,16 +307,20 @@ class UnicornAccel:
                 self._uc.mem_map(page, 0x1000)
         return True
 
-    def _fail(self, errno: int) -> None:
+    def _on_rom_write(self, access: int, address: int, size: int, value: int) -> bool:
+        return False
+
+    def _raise_failure(self) -> None:
         if self._failure is not None:
             failure, self._failure = self._failure, None
             raise failure
-        if errno == self._undefined and not self._uc.reg_read(self._x86.UC_X86_REG_CR0) & 1:
-            self.inject(6)
+
+    def _fail(self, errno: int) -> None:
+        self._raise_failure()
+        if errno == self._undefined:
+            self._deliver(_UNDEFINED, outside=True)
             return
         what = self._errors.get(errno, f"could not go on (unicorn: {self._uc_error(errno)})")
-        if errno == self._undefined:
-            what = "executed an instruction that the processor does not know"
         raise HypervisorError(f"the guest {what} at {self._place()}")
 
     def _triple_fault(self) -> None:
@@ -211,15 +330,23 @@ class UnicornAccel:
         quirks.note(
             "triple-fault", f"the guest took a triple fault at {self._place()}: the machine was reset"
         )
+        self._context.settle()
+        self._context.store()
+        self._stop = True
+        if self._running:
+            self._uc.emu_stop()
         qemu_system_reset_request()
 
     def _before_ip(self) -> int:
-        uc, x86 = self._uc, self._x86
-        real = not uc.reg_read(x86.UC_X86_REG_CR0) & 1
-        base = uc.reg_read(x86.UC_X86_REG_CS) * 16 if real else 0
-        address = base + uc.reg_read(x86.UC_X86_REG_EIP) - 1
+        self._context.load()
+        address = self._context.place()[0] - 1
         memory = ram()
-        return memory[address] if 0 <= address < len(memory) else 0
+        if 0 <= address < len(memory):
+            return memory[address]
+        try:
+            return int(self._uc.mem_read(address, 1)[0])
+        except self._uc_error:
+            return 0
 
     def _place(self) -> str:
         uc, x86 = self._uc, self._x86

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from hypervisor.exec import ram
+from hypervisor.exec import cpu_physical_memory_write_rom
+from hypervisor.hw.fw_cfg import FWCfgState
 from hypervisor.program import on_reset
 from hypervisor.vl_loop import qemu_register_reset
 from tracer import Struct, traced
@@ -19,11 +20,14 @@ class Rom(Struct):
 
 
 _roms: list[Rom] = []
+_fw_cfg: FWCfgState | None = None
 
 
 @on_reset
 def _reset() -> None:
+    global _fw_cfg
     _roms.clear()
+    _fw_cfg = None
 
 
 @traced
@@ -36,9 +40,15 @@ def rom_insert(rom: Rom) -> None:
 @traced
 def rom_reset(unused: None) -> None:
     """Put all ROMs into memory."""
-    memory = ram()
     for rom in _roms:
-        memory[rom.addr : rom.addr + len(rom.data)] = rom.data
+        cpu_physical_memory_write_rom(rom.addr, rom.data, len(rom.data))
+
+
+@traced
+def rom_set_fw(f: FWCfgState) -> None:
+    """Note who tells the firmware of its ROMs."""
+    global _fw_cfg
+    _fw_cfg = f
 
 
 @traced

@@ -1,8 +1,9 @@
 """The PC: hw/pc.c.
 
-`pc_init1` makes the machine: processor, memory, interrupt controllers, chip set, serial ports, IDE, floppies.
-What it leaves out of the real one (APIC, RTC, PIT, keyboard, VGA, USB, network, ACPI) is not modelled yet;
-where a recording shows their calls, a comparison looks at the functions that both know.
+`pc_init1` makes the machine, in the order of the real one: processor, memory and BIOS, what the firmware is
+told, interrupt controllers, chip set, clock, timer, serial ports, IDE, keyboard, floppies, CMOS memory. It
+leaves out APIC, HPET, USB, network and ACPI; where a recording shows their calls, a comparison looks at the
+functions that both know.
 """
 
 from __future__ import annotations
@@ -10,20 +11,35 @@ from __future__ import annotations
 import sys
 
 from hypervisor import cpu_exec as cpu
+from hypervisor.bios_file import read_bios
 from hypervisor.block import bdrv_get_geometry_hint, bdrv_get_translation_hint
 from hypervisor.block_int import BIOS_ATA_TRANSLATION_AUTO, BlockDriverState
 from hypervisor.cpu_exec import CPUState
 from hypervisor.errors import HypervisorError
-from hypervisor.exec import qemu_ram_alloc
-from hypervisor.hw.fdc import MAX_FD, FDCtrlISABus, fdctrl_get_drive_type, fdctrl_init_isa
+from hypervisor.exec import IO_MEM_ROM, cpu_register_physical_memory, qemu_ram_alloc
+from hypervisor.hw import fw_cfg as fw
+from hypervisor.hw.fdc import (
+    FDRIVE_DRV_120,
+    FDRIVE_DRV_144,
+    FDRIVE_DRV_288,
+    FDRIVE_DRV_NONE,
+    MAX_FD,
+    FDCtrlISABus,
+    fdctrl_get_drive_type,
+    fdctrl_init_isa,
+)
+from hypervisor.hw.i8254 import pit_init
 from hypervisor.hw.i8259 import i8259_init, pic_read_irq
 from hypervisor.hw.ide.piix import pci_piix3_ide_init
-from hypervisor.hw.irq import IRQState, qemu_allocate_irqs, qemu_set_irq
-from hypervisor.hw.isa_bus import isa_bus_irqs
+from hypervisor.hw.irq import IRQState, qemu_allocate_irqs, qemu_irq_lower, qemu_set_irq
+from hypervisor.hw.isa_bus import isa_bus_irqs, isa_create_simple, isa_reserve_irq
+from hypervisor.hw.loader import Rom, rom_insert, rom_set_fw
+from hypervisor.hw.mc146818rtc import RTCState, rtc_init, rtc_set_memory
+from hypervisor.hw.pcspk import pcspk_init
 from hypervisor.hw.piix_pci import i440fx_init
 from hypervisor.hw.qdev_properties import GlobalProperty
 from hypervisor.hw.serial import serial_isa_init
-from hypervisor.ioport import register_ioport_write
+from hypervisor.ioport import register_ioport_read, register_ioport_write
 from hypervisor.module import machine_init
 from hypervisor.program import on_reset
 from hypervisor.trace_io import traced_io
@@ -38,7 +54,7 @@ from hypervisor.vl_drive import (
 )
 from hypervisor.vl_loop import qemu_init_vcpu, qemu_register_reset, qemu_system_shutdown_request
 from hypervisor.vl_machine import QEMUMachine, qemu_register_machine
-from hypervisor.vl_state import state
+from hypervisor.vl_state import DT_NOGRAPHIC, state
 from tracer import Struct, symbol, traced
 
 C_FILE = "hw/pc.c"
@@ -46,15 +62,25 @@ C_FILE = "hw/pc.c"
 MAX_IDE_BUS = 2
 PC_MAX_BOOT_DEVICES = 3
 _SHUTDOWN = b"Shutdown"
+BIOS_CFG_IOPORT = 0x510
+REG_EQUIPMENT_BYTE = 0x14
+_4G, _1M = 1 << 32, 1 << 20
+_ISA_BIOS = 128 << 10
+_DEBUG_PORT, _DEBUG_ANSWER, _DEBUG_MOST = 0x402, 0xE9, 1 << 16
 _shutdown_index = 0
 floppy_controller: FDCtrlISABus | None = None
+rtc_state: RTCState | None = None
+ferr_irq: IRQState | None = None
+debug_log = bytearray()
+"""What the firmware wrote to its debug port."""
 
 
 @on_reset
 def _reset() -> None:
-    global floppy_controller, _shutdown_index
-    floppy_controller = None
+    global floppy_controller, rtc_state, ferr_irq, _shutdown_index
+    floppy_controller = rtc_state = ferr_irq = None
     _shutdown_index = 0
+    debug_log.clear()
 
 
 class IsaIrqState(Struct):
@@ -73,6 +99,38 @@ def isa_irq_handler(opaque: IsaIrqState, n: int, level: int) -> None:
 @traced_io
 def ioport80_write(opaque: None, addr: int, data: int) -> None:
     """Swallow the power-on self-test's codes."""
+
+
+@traced_io
+def ioportF0_write(opaque: None, addr: int, data: int) -> None:
+    """Take the coprocessor's error back."""
+    qemu_irq_lower(ferr_irq)
+
+
+@traced
+def ioport_set_a20(enable: int) -> None:
+    """Let address line 20 through, or hold it low."""
+    assert state.first_cpu is not None
+    cpu.cpu_x86_set_a20(state.first_cpu, enable)
+
+
+@traced
+def ioport_get_a20() -> int:
+    """Whether address line 20 is let through."""
+    assert state.first_cpu is not None
+    return state.first_cpu.a20_mask >> 20 & 1
+
+
+@traced_io
+def ioport92_write(opaque: None, addr: int, val: int) -> None:
+    """Set address line 20 by bit 1."""
+    ioport_set_a20(val >> 1 & 1)
+
+
+@traced_io
+def ioport92_read(opaque: None, addr: int) -> int:
+    """Read address line 20."""
+    return ioport_get_a20() << 1
 
 
 @traced
@@ -101,33 +159,79 @@ def boot_device2nibble(boot_device: str) -> int:
 
 
 @traced
+def cmos_get_fd_drive_type(fd0: int) -> int:
+    """Number of a floppy drive's type in the CMOS memory; 0 for none."""
+    return {FDRIVE_DRV_144: 4, FDRIVE_DRV_288: 5, FDRIVE_DRV_120: 2}.get(fd0, 0)
+
+
+def _store(addr: int, value: int, count: int) -> None:
+    assert rtc_state is not None
+    for number in range(count):
+        rtc_set_memory(rtc_state, addr + number, value >> 8 * number & 0xFF)
+
+
+@traced
 def cmos_init_hd(type_ofs: int, info_ofs: int, hd: BlockDriverState) -> None:
-    """Look up a disk's geometry for the CMOS memory."""
-    bdrv_get_geometry_hint(hd)
+    """Write a disk's type, which is "user defined", and its geometry."""
+    cylinders, heads, sectors = bdrv_get_geometry_hint(hd)
+    _store(type_ofs, 47, 1)
+    _store(info_ofs, cylinders, 2)
+    _store(info_ofs + 2, heads, 1)
+    _store(info_ofs + 3, 0xFFFF, 2)
+    _store(info_ofs + 5, 0xC0 | (heads > 8) << 3, 1)
+    _store(info_ofs + 6, cylinders, 2)
+    _store(info_ofs + 8, sectors, 1)
+
+
+def _translation(bdrv: BlockDriverState) -> int:
+    """How the firmware shows a disk: 0 as it is, 1 with more heads."""
+    translation = bdrv_get_translation_hint(bdrv)
+    if translation != BIOS_ATA_TRANSLATION_AUTO:
+        return translation - 1
+    cylinders, heads, sectors = bdrv_get_geometry_hint(bdrv)
+    return 0 if cylinders <= 1024 and heads <= 16 and sectors <= 63 else 1
 
 
 @traced
 def cmos_init(
     ram_size: int, above_4g_mem_size: int, boot_device: str, hd_table: list[DriveInfo | None]
 ) -> None:
-    """Check the boot order, look at floppies and disks; the CMOS memory itself is not modelled."""
-    if len(boot_device) > PC_MAX_BOOT_DEVICES:
-        print("Too many boot devices for PC", file=sys.stderr)
-        raise SystemExit(1)
-    for device in boot_device:
-        if boot_device2nibble(device) == 0:
-            print(f"Invalid boot device for PC: '{device}'", file=sys.stderr)
-            raise SystemExit(1)
+    """Write the CMOS memory that the firmware reads: memory, boot order, floppies, disks."""
+    extended = min((ram_size >> 10) - 1024, 0xFFFF)
+    _store(0x15, 640, 2)
+    _store(0x17, extended, 2)
+    _store(0x30, extended, 2)
+    _store(0x34, min(max(ram_size - (16 << 20), 0) >> 16, 0xFFFF), 2)
+    _store(0x5F, 0, 1)
+    _store_boot_order(boot_device)
     assert floppy_controller is not None
-    for drive in range(MAX_FD):
-        fdctrl_get_drive_type(floppy_controller, drive)
+    floppies = [fdctrl_get_drive_type(floppy_controller, drive) for drive in range(MAX_FD)]
+    types = [cmos_get_fd_drive_type(drive) for drive in floppies]
+    _store(0x10, types[0] << 4 | types[1], 1)
+    count = sum(1 for drive in floppies if drive != FDRIVE_DRV_NONE)
+    # Coprocessor and PS/2 mouse are there.
+    _store(REG_EQUIPMENT_BYTE, (0x00, 0x01, 0x41)[count] | 0x06, 1)
     disks = [dinfo.bdrv if dinfo is not None else None for dinfo in hd_table]
+    _store(0x12, (0xF0 if disks[0] else 0) | (0x0F if disks[1] else 0), 1)
     for bdrv, type_ofs, info_ofs in zip(disks, (0x19, 0x1A), (0x1B, 0x24), strict=False):
         if bdrv is not None:
             cmos_init_hd(type_ofs, info_ofs, bdrv)
-    for bdrv in disks:
-        if bdrv is not None and bdrv_get_translation_hint(bdrv) == BIOS_ATA_TRANSLATION_AUTO:
-            bdrv_get_geometry_hint(bdrv)
+    _store(0x39, sum(_translation(bdrv) << i * 2 for i, bdrv in enumerate(disks) if bdrv is not None), 1)
+
+
+def _store_boot_order(boot_device: str) -> None:
+    if len(boot_device) > PC_MAX_BOOT_DEVICES:
+        print("Too many boot devices for PC", file=sys.stderr)
+        raise SystemExit(1)
+    numbers = []
+    for device in boot_device:
+        numbers.append(boot_device2nibble(device))
+        if numbers[-1] == 0:
+            print(f"Invalid boot device for PC: '{device}'", file=sys.stderr)
+            raise SystemExit(1)
+    numbers += [0] * (PC_MAX_BOOT_DEVICES - len(numbers))
+    _store(0x3D, numbers[1] << 4 | numbers[0], 1)
+    _store(0x38, numbers[2] << 4 | (0 if state.fd_bootchk else 1), 1)
 
 
 @traced
@@ -146,24 +250,63 @@ def bochs_bios_write(opaque: None, addr: int, val: int) -> None:
             _shutdown_index = 0
             state.exit_reason = "guest"
             qemu_system_shutdown_request()
+    elif addr == _DEBUG_PORT and len(debug_log) < _DEBUG_MOST:
+        debug_log.append(val & 0xFF)
+
+
+def _debug_port_read(opaque: None, addr: int) -> int:
+    """Tell SeaBIOS that somebody listens to what it says there; as QEMU's later isa-debugcon does."""
+    return _DEBUG_ANSWER
 
 
 @traced
-def bochs_bios_init() -> None:
-    """Take the ports by which the firmware speaks."""
+def bochs_bios_init() -> fw.FWCfgState:
+    """Take the ports by which the firmware speaks, and have it told about the machine."""
     ports = ((0x400, 2), (0x401, 2), (0x402, 1), (0x403, 1), (0x8900, 1))
     for port, size in (*ports, (0x501, 2), (0x502, 2), (0x500, 1), (0x503, 1)):
         register_ioport_write(port, 1, size, bochs_bios_write, None)
+    fw_cfg = fw.fw_cfg_init(BIOS_CFG_IOPORT, BIOS_CFG_IOPORT + 1, 0, 0)
+    fw.fw_cfg_add_i32(fw_cfg, fw.FW_CFG_ID, 1)
+    fw.fw_cfg_add_i64(fw_cfg, fw.FW_CFG_RAM_SIZE, state.ram_size)
+    fw.fw_cfg_add_bytes(fw_cfg, fw.FW_CFG_ACPI_TABLES, None, 0)
+    fw.fw_cfg_add_bytes(fw_cfg, fw.FW_CFG_IRQ0_OVERRIDE, bytearray(b"\1"), 1)
+    fw.fw_cfg_add_bytes(fw_cfg, fw.FW_CFG_NUMA, bytearray(16), 16)
+    return fw_cfg
+
+
+def _load_bios(env: CPUState, boot_device: str) -> None:
+    """Put the BIOS, the built-in one or a file, below 4 GiB and below 1 MiB."""
+    from hypervisor import bios
+
+    if state.bios_name is None:
+        rom = bios.install(env, boot_device)
+    else:
+        rom = read_bios(state.bios_name)
+        register_ioport_read(_DEBUG_PORT, 1, 1, _debug_port_read, None)
+    offset = qemu_ram_alloc(len(rom))
+    low = rom[-_ISA_BIOS:]
+    rom_insert(Rom(name=state.bios_name or "bios.bin", data=rom, addr=_4G - len(rom)))
+    rom_insert(Rom(name="isa-bios", data=low, addr=_1M - len(low)))
+    cpu_register_physical_memory(_4G - len(rom), len(rom), offset | IO_MEM_ROM)
+
+
+def _firmware_files(fw_cfg: fw.FWCfgState) -> None:
+    """Have SeaBIOS show its screen on the serial line where there is no other."""
+    if state.display_type == DT_NOGRAPHIC and state.serial_hds[0] is not None:
+        port = bytearray((0x3F8).to_bytes(2, "little"))
+        fw.fw_cfg_add_file(fw_cfg, "etc", "sercon-port", port, len(port))
 
 
 @traced
 def pc_new_cpu(cpu_model: str) -> CPUState:
     """Make the processor."""
     from hypervisor.accel import make_accel
+    from hypervisor.vmstate.cpu import register_cpu
 
     env = CPUState()
     env._accel = make_accel()
     state.first_cpu = env
+    register_cpu(env)
     qemu_register_reset(cpu.cpu_reset, env)
     qemu_init_vcpu(env)
     return env
@@ -180,19 +323,28 @@ def pc_init1(
     pci_enabled: int,
 ) -> None:
     """Make the machine."""
-    global floppy_controller
-    from hypervisor import bios
-
+    global floppy_controller, rtc_state, ferr_irq
     env = pc_new_cpu(cpu_model or "qemu64")
-    qemu_ram_alloc(ram_size)
+    ram_addr = qemu_ram_alloc(ram_size)
     env.accel.map_ram()
-    bochs_bios_init()
+    cpu_register_physical_memory(0, 0xA0000, ram_addr)
+    cpu_register_physical_memory(_1M, ram_size - _1M, ram_addr + _1M)
+    _load_bios(env, boot_device)
+    fw_cfg = bochs_bios_init()
+    rom_set_fw(fw_cfg)
+    _firmware_files(fw_cfg)
     cpu_irq = qemu_allocate_irqs(pic_irq_request, None, 1)
     i8259 = i8259_init(cpu_irq[0])
     isa_irq = qemu_allocate_irqs(isa_irq_handler, IsaIrqState(i8259=i8259), 24)
     pci_bus, _, piix3_devfn = i440fx_init(isa_irq)
     isa_bus_irqs(isa_irq)
+    ferr_irq = isa_reserve_irq(13)
     register_ioport_write(0x80, 1, 1, ioport80_write, None)
+    register_ioport_write(0xF0, 1, 1, ioportF0_write, None)
+    rtc_state = rtc_init(2000)
+    register_ioport_read(0x92, 1, 1, ioport92_read, None)
+    register_ioport_write(0x92, 1, 1, ioport92_write, None)
+    pcspk_init(pit_init(0x40, isa_reserve_irq(0)))
     for index, chr in enumerate(state.serial_hds):
         if chr is not None:
             serial_isa_init(index, chr)
@@ -201,11 +353,11 @@ def pc_init1(
         raise SystemExit(1)
     hd = [drive_get(IF_IDE, i // MAX_IDE_DEVS, i % MAX_IDE_DEVS) for i in range(MAX_IDE_BUS * MAX_IDE_DEVS)]
     pci_piix3_ide_init(pci_bus, hd, piix3_devfn + 1)
+    isa_create_simple("i8042")
     floppy_controller = fdctrl_init_isa([drive_get(IF_FLOPPY, 0, i) for i in range(MAX_FD)])
     cmos_init(ram_size, 0, boot_device, hd)
     if drive_get_max_bus(IF_SCSI) >= 0:
         raise HypervisorError("the model has no SCSI controller: use if=ide or if=floppy")
-    bios.install(env, boot_device)
 
 
 @traced

@@ -117,6 +117,12 @@ def qdev_prop_set_uint32(dev: DeviceState, name: str, value: int) -> None:
 
 
 @traced
+def qdev_prop_set_int32(dev: DeviceState, name: str, value: int) -> None:
+    """Set a signed 32-bit property."""
+    qdev_prop_set(dev, name, value, "int32")
+
+
+@traced
 def qdev_prop_set_drive(dev: DeviceState, name: str, value: Any) -> None:
     """Set a property that points to a `DriveInfo`."""
     qdev_prop_set(dev, name, value, "drive")
