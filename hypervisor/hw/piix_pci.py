@@ -130,22 +130,8 @@ def piix3_initfn(dev: PIIX3State) -> int:
 
 
 i440fx_info = [
-    PCIDeviceInfo(
-        name="i440FX",
-        desc="Host bridge",
-        size=PCII440FXState,
-        no_user=1,
-        vmsd=vmstate_i440fx,
-        pci_init=i440fx_initfn,
-    ),
-    PCIDeviceInfo(
-        name="PIIX3",
-        desc="ISA bridge",
-        size=PIIX3State,
-        no_user=1,
-        vmsd=vmstate_piix3,
-        pci_init=piix3_initfn,
-    ),
+    PCIDeviceInfo(name="i440FX", desc="Host bridge", size=PCII440FXState, no_user=1, pci_init=i440fx_initfn),
+    PCIDeviceInfo(name="PIIX3", desc="ISA bridge", size=PIIX3State, no_user=1, pci_init=piix3_initfn),
 ]
 i440fx_pcihost_info = SysBusDeviceInfo(
     name="i440FX-pcihost", size=PCIHostState, no_user=1, sysbus_init=i440fx_pcihost_initfn
