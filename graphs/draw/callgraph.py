@@ -1,8 +1,9 @@
 """The call graph of a trace, and of a recording: functions as boxes, calls as arrows.
 
-- `of_tree(root, title, places) -> Picture`: from the (chosen part of the) call tree of a trace.
-- `of_calls(calls, title, places) -> Picture`: from a call table.
-- `Places`: where functions and calls stand in the real source, from its index.
+- `of_tree(root, title, ...) -> Picture`: from the (chosen part of the) call tree of a trace.
+- `of_calls(calls, title, ...) -> Picture`: from a call table.
+
+With a `source`, boxes and arrows say where the real program has them; with `links`, they lead there.
 """
 
 from __future__ import annotations
@@ -12,22 +13,27 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from graphs.calls import CallTable, Name
+from graphs.draw.links import Links
 from graphs.draw.picture import Arrow, Box, Picture
 
 if TYPE_CHECKING:
+    from graphs.witnesses.source import Source
     from tracer.passes import Node
 
 _Edge = tuple[Name | None, Name, str]
 
 
-def of_tree(root: Node, title: str) -> Picture:
+_NOWHERE = Links()
+
+
+def of_tree(root: Node, title: str, source: Source | None = None, links: Links = _NOWHERE) -> Picture:
     """Draw the calls of a tree (see `tracer.passes.select`), first calls explained in tooltips."""
-    return _picture(_tree_edges(root), title)
+    return _picture(_tree_edges(root), title, source, links)
 
 
-def of_calls(calls: CallTable, title: str) -> Picture:
+def of_calls(calls: CallTable, title: str, source: Source | None = None, links: Links = _NOWHERE) -> Picture:
     """Draw the calls of a table, of which no arguments are known."""
-    return _picture(_table_edges(calls), title)
+    return _picture(_table_edges(calls), title, source, links)
 
 
 def _tree_edges(root: Node) -> Iterable[_Edge]:
@@ -54,7 +60,7 @@ def _table_edges(calls: CallTable) -> Iterable[_Edge]:
         callers.append(name)
 
 
-def _picture(edges: Iterable[_Edge], title: str) -> Picture:
+def _picture(edges: Iterable[_Edge], title: str, source: Source | None, links: Links) -> Picture:
     times: Counter[Name] = Counter()
     arrows: Counter[tuple[Name, Name]] = Counter()
     first: dict[Name, str] = {}
@@ -66,12 +72,29 @@ def _picture(edges: Iterable[_Edge], title: str) -> Picture:
     picture = Picture(title)
     for name, count in times.items():
         file, function = name
-        tooltip = f"{function} ({file}), {count:,} calls\n{first[name]}"
-        picture.boxes[_key(name)] = Box(function, file, count, tooltip)
+        line = source.line(name) if source else 0
+        place = f"{file}:{line}" if line else file
+        tooltip = f"{function} ({place}), {_counted(count, 'call')}\n{first[name]}"
+        picture.boxes[_key(name)] = Box(
+            function, file, count, tooltip, line=line, url=links.url(file, line) if line else ""
+        )
     for (caller, name), count in arrows.items():
-        tooltip = f"{caller[1]} calls {name[1]}, {count:,} times"
-        picture.arrows[_key(caller), _key(name)] = Arrow(count, tooltip)
+        tooltip, url = f"{caller[1]} calls {name[1]}, {_counted(count, 'time')}", ""
+        edge = source.call(caller, name) if source else None
+        if source and edge:
+            tooltip += f"\n{source.how(edge)}"
+            url = links.url(edge.file, edge.line)
+        picture.arrows[_key(caller), _key(name)] = Arrow(count, tooltip, url=url)
     return picture
+
+
+def _counted(count: int, word: str) -> str:
+    """Return a number with its noun.
+
+    >>> _counted(1, "call"), _counted(1200, "time")
+    ('1 call', '1,200 times')
+    """
+    return f"{count:,} {word}" + ("" if count == 1 else "s")
 
 
 def _key(name: Name) -> str:

@@ -151,7 +151,6 @@ class Picture(Drawing):
         """Return all arrows."""
         return [
             {"source": tail, "target": head, "kind": arrow.kind or "call", "times": arrow.weight}
-            | ({"dashed": True} if self.kinds.get(arrow.kind, ("solid", ""))[0] != "solid" else {})
             | ({"evidence": arrow.tooltip} if arrow.tooltip else {})
             | ({"url": arrow.url} if arrow.url else {})
             for (tail, head), arrow in self.arrows.items()
@@ -334,6 +333,7 @@ def _contract(picture: Picture, gone: str) -> Picture:
 def _dot(picture: Picture, total: int, direction: str, ranking: str) -> str:
     colours = _colours(picture)
     heaviest = max((arrow.weight for arrow in picture.arrows.values()), default=1)
+    counted = _is_counted(picture)
     dot = Dot(
         {
             "rankdir": direction, "newrank": ranking, "fontname": FONT, "fontsize": 11, "fontcolor": _INK,
@@ -367,7 +367,7 @@ def _dot(picture: Picture, total: int, direction: str, ranking: str) -> str:
         colour = colour or colours.get(picture.boxes[tail].group, _PLAIN)[1]
         width = 0.8 + 2.0 * math.log1p(arrow.weight - 1) / math.log1p(max(heaviest, 20))
         look = {"color": colour + "b0", "style": style, "penwidth": f"{width:.2f}"}
-        if arrow.weight > 1:
+        if arrow.weight > 1 and counted:
             look["xlabel"] = f"×{arrow.weight:,}"
         if arrow.url:
             look |= {"URL": arrow.url, "target": "_blank"}
@@ -417,15 +417,20 @@ def _small_print(names: tuple[str, ...], width: int = 34) -> list[str]:
 
 def _words(picture: Picture) -> str:
     """Say what boxes and arrows are, as far as there are such."""
-    boxes = picture.boxes.values()
-    counted = any(box.weight for box in boxes)
+    counted = _is_counted(picture)
+    also = any(box.also for box in picture.boxes.values())
     return (
         "box: a function"
         + (", ×n the times it was called" if counted else "")
-        + (", in small print what it also calls" if any(box.also for box in boxes) else "")
+        + (", in small print what it also calls" if also else "")
         + "; frame: its C file"
         + ("; arrow: calls, thicker the oftener" if counted else "; arrow: calls")
     )
+
+
+def _is_counted(picture: Picture) -> bool:
+    """Tell whether functions ran; a source knows no numbers."""
+    return any(box.weight for box in picture.boxes.values())
 
 
 def _legend(picture: Picture, total: int) -> Markup:

@@ -2,8 +2,8 @@
 
 - `write(kind, nodes, links) -> str`: `kind` one of `KINDS`.
 
-A node is a dict with `id`, `name`, `file` and whatever else is known; a link has `source` and `target`. The
-ids are the same in all three. Attributes whose value is empty are left out of GraphML.
+A node is a dict with `id`, `name`, `file` and whatever else is known; a link has `source`, `target` and a
+`kind`, which Mermaid writes on the arrow if it is not "call". Empty attributes are left out of GraphML.
 """
 
 import json
@@ -51,9 +51,8 @@ def _mermaid(nodes: Sequence[Row], links: Sequence[Row]) -> str:
         if file:
             lines.append("  end")
     for link in links:
-        arrow = "-.->" if link.get("dashed") else "-->"
-        word = f"|{_label(link['label'])}|" if link.get("label") else ""
-        lines.append(f"  {numbers[link['source']]} {arrow}{word} {numbers[link['target']]}")
+        word = f"|{_label(link['kind'])}|" if link.get("kind", "call") != "call" else ""
+        lines.append(f"  {numbers[link['source']]} -->{word} {numbers[link['target']]}")
     return "\n".join(lines) + "\n"
 
 

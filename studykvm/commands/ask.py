@@ -5,10 +5,12 @@ Each function is the main of one command and takes the arguments after the comma
 
 import argparse
 import itertools
+import os
 from collections.abc import Callable, Iterable
 
 from graphs.index import explain
 from graphs.index.query import Edge, Function, Index
+from studykvm import options as shared
 from studykvm.errors import StudyError
 
 
@@ -26,8 +28,6 @@ def parser(name: str, text: str) -> argparse.ArgumentParser:
 
 def opened(args: argparse.Namespace) -> Index:
     """The index that the arguments name, or STUDYKVM_INDEX."""
-    import os
-
     return Index.open(args.index or os.environ.get("STUDYKVM_INDEX") or None, args.program)
 
 
@@ -195,6 +195,7 @@ def graph(argv: list[str]) -> int:
         help="a recording that ships, all, or NAME.calls.gz; may be repeated",
     )
     options.add_argument("--sites", action="store_true", help="with --check: each call through a pointer")
+    shared.add_links(options)
     args = options.parse_args(argv)
     with opened(args) as index:
         if args.check:
@@ -205,9 +206,17 @@ def graph(argv: list[str]) -> int:
             return 0
         if args.function is None or args.output is None:
             raise StudyError("graph wants a function and -o OUT, or --check RECORDING")
+        from graphs.draw.drawing import format_of
         from graphs.index import export
 
+        format_of(args.output)
+        made_from = index.meta.get("tree")
+        if args.tree is None and made_from and os.path.isdir(made_from):
+            args.tree = made_from
         function = index.function(args.function)
-        shown, total = export.write(index, function, args.depth, args.callers, args.output, args.boxes)
-        print(f"{args.output}: {counted(shown, 'function')}, {counted(total, 'call')}")
+        drawn = export.picture(index, function, args.depth, args.callers, shared.links(args))
+        drawn.limit = args.boxes
+        drawn.save(args.output)
+        functions, calls = counted(len(drawn.boxes), "function"), counted(len(drawn.arrows), "call")
+        print(f"{args.output}: {functions}, {calls}")
     return 0

@@ -24,6 +24,11 @@ def main(argv: list[str]) -> int:
         "--recording", metavar="NAME", help="one that ships, or a path to NAME.calls.gz or its folder"
     )
     parser.add_argument(
+        "--subtree",
+        metavar="FUNC[>INNER][#K]",
+        help="with --recording: compare what happened inside the K-th call of FUNC (that called INNER)",
+    )
+    parser.add_argument(
         "--index", metavar="FILE", help="index of the source (default: 0.12.4's, which ships)"
     )
     parser.add_argument(
@@ -64,12 +69,16 @@ def _compare(args: argparse.Namespace) -> int:
     if args.output:
         format_of(args.output)
     links = options.links(args)
+    if args.subtree is not None and not args.recording:
+        raise StudyError("--subtree compares with a recording; name it: --recording d01")
     recording = recordings.load(args.recording) if args.recording else None
     heard = {(function.file, function.name) for function in load_model()}
     quiet = {(place.file, place.name) for place in modelled()} - heard
     calls, table = _read(args.trace, ordered=recording is not None)
     if not calls:
         raise StudyError(f"{args.trace}: there is no call in it; was something run while it was recorded?")
+    if recording and args.subtree is not None:
+        return 0 if _inside(table, recording, heard, args) else 1
     equal = _in_order(table, recording, heard, args.limit) if recording else True
     source = open_source({callee for _, callee, _ in calls}, args.index or os.environ.get("STUDYKVM_INDEX"))
     witnesses = lay(calls, source, heard, quiet, recording)
@@ -101,10 +110,28 @@ def _read(path: str, ordered: bool) -> "tuple[list[Call], CallTable]":
 
 def _in_order(table: "CallTable", recording: "Recording", known: "set[Name]", limit: int) -> bool:
     from graphs.compare import compare, report
+    from graphs.compare.parts import compare_part, parts
 
     comparison = compare(table, recording, known)
     print("\n".join(report.lines(comparison, limit)))
+    found = [(part, compare_part(table, recording, part.selector, known)) for part in parts(recording)]
+    if found:
+        print("\n".join(report.part_lines(found)))
     print()
+    return comparison.equal and all(part is None or part.equal for _, part in found)
+
+
+def _inside(table: "CallTable", recording: "Recording", known: "set[Name]", args: argparse.Namespace) -> bool:
+    from graphs.compare import report
+    from graphs.compare.parts import Selector, compare_part, count
+    from studykvm.errors import StudyError
+
+    selector = Selector.parse(args.subtree)
+    comparison = compare_part(table, recording, selector, known)
+    if comparison is None:
+        ours, theirs = count(table, selector), count(recording.calls, selector)
+        raise StudyError(f"{selector}: {args.trace} has {ours} such calls and {recording.name} {theirs}")
+    print("\n".join(report.lines(comparison, args.limit)))
     return comparison.equal
 
 

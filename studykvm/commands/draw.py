@@ -11,7 +11,13 @@ def main(argv: list[str]) -> int:
         description="Draw the call graph of a trace: functions as boxes in the frames of their C files.",
     )
     parser.add_argument("trace", metavar="TRACE", help="a trace, or NAME.calls.gz of a recording")
-    parser.add_argument("-o", "--output", required=True, metavar="OUT", help="OUT.svg, .png, .pdf or .dot")
+    parser.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        metavar="OUT",
+        help="OUT.svg, .png, .pdf, .dot, .mmd, .graphml or .json",
+    )
     parser.add_argument("--from", dest="start", metavar="FUNC", help="only FUNC and what it calls")
     parser.add_argument("--depth", type=int, metavar="N", help="N levels")
     parser.add_argument("--only", action="append", default=[], metavar="GLOB", help="functions or files")
@@ -23,24 +29,37 @@ def main(argv: list[str]) -> int:
         metavar="N",
         help="about N boxes, the rest in small print (50)",
     )
-    args = parser.parse_args(argv)
-    from graphs.draw import callgraph, engine, picture
+    from studykvm import options
 
+    options.add_links(parser)
+    args = parser.parse_args(argv)
+    from graphs.draw import callgraph
+    from graphs.draw.drawing import format_of
+    from graphs.witnesses import open_source
+    from studykvm.errors import StudyError
+
+    format_of(args.output)
+    links = options.links(args)
     title = f"Calls of {Path(args.trace).name}" + (f", from {args.start}" if args.start else "")
     if args.trace.endswith((".calls", ".calls.gz")):
         from graphs.calls import CallTable
-        from studykvm.errors import StudyError
 
         if args.start or args.only or args.depth or args.thread is not None:
             raise StudyError("--from, --only, --depth and --thread want a trace, not a recording")
-        graph = callgraph.of_calls(CallTable.read(Path(args.trace)), title)
+        calls = CallTable.read(Path(args.trace))
+        graph = callgraph.of_calls(calls, title, open_source(calls.functions()), links)
     else:
         from tracer import load
         from tracer.passes import select
 
-        root = load(args.trace).tree()
+        trace = load(args.trace)
+        ran = {(call.file, call.function) for call in trace.calls()}
+        if not ran:
+            raise StudyError(f"{args.trace}: there is no call in it, so there is nothing to draw")
+        root = trace.tree()
         chosen = select(root, start=args.start, globs=args.only, number=args.thread, depth=args.depth)
-        graph = callgraph.of_tree(chosen, title)
-    engine.write(picture.to_dot(graph, args.boxes), args.output)
+        graph = callgraph.of_tree(chosen, title, open_source(ran), links)
+    graph.limit = args.boxes
+    graph.save(args.output)
     print(f"{args.output}: {len(graph.boxes)} functions, {len(graph.arrows)} different calls")
     return 0

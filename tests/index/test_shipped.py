@@ -203,17 +203,16 @@ def test_drawings(index, tmp_path):
 
     from graphs.index import export
 
-    function = index.function("bdrv_create")
-    for kind in ("svg", "dot", "graphml"):
+    drawn = export.picture(index, index.function("bdrv_create"), 2)
+    drawn.limit = 40
+    assert len(drawn.boxes) > 10 and len(drawn.arrows) > 10
+    for kind in ("svg", "dot", "graphml", "json", "mmd"):
         path = tmp_path / f"out.{kind}"
-        functions, calls = export.write(index, function, 2, False, str(path), 40)
-        assert functions > 10 and calls > 10
-        if kind != "dot":
+        drawn.save(path)
+        if kind in ("svg", "graphml"):
             ElementTree.parse(path)
-    export.write(index, function, 1, False, str(tmp_path / "out.json"), 40)
     nodes = {node["id"] for node in json.loads((tmp_path / "out.json").read_text())["nodes"]}
     assert "block/qcow.c:qcow_create" in nodes
-    export.write(index, function, 1, True, str(tmp_path / "out.mmd"), 40)
     assert "bdrv_create" in (tmp_path / "out.mmd").read_text()
-    with pytest.raises(GraphsError, match="no format 'gif'"):
-        export.write(index, function, 1, True, str(tmp_path / "out.gif"), 40)
+    with pytest.raises(GraphsError, match="cannot draw a gif"):
+        drawn.save(tmp_path / "out.gif")
