@@ -15,6 +15,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterable
 
+from hypervisor.kvm_all import kvm_enabled
 from hypervisor.osdep import adopt_fd, qemu_set_cloexec
 from hypervisor.program import on_exit
 from tracer import traced
@@ -38,7 +39,9 @@ def qemu_signalfd(mask: Iterable[int]) -> int:
         When the process is out of descriptors.
     """
     signals = set(mask)
-    fd = _kernel_signalfd(signals) if threading.current_thread() is threading.main_thread() else -1
+    # Under KVM two threads wait for completions, and a signal sent to one thread is not seen by the other.
+    alone = threading.current_thread() is threading.main_thread() and not kvm_enabled()
+    fd = _kernel_signalfd(signals) if alone else -1
     if fd >= 0:
         _blocked.update(signals - signal.pthread_sigmask(signal.SIG_BLOCK, signals))
         thread, number = threading.get_ident(), min(signals)
@@ -50,6 +53,19 @@ def qemu_signalfd(mask: Iterable[int]) -> int:
     adopt_fd(fd)
     qemu_set_cloexec(fd)
     return fd
+
+
+@traced
+def qemu_eventfd() -> tuple[int, list[int]]:
+    """Make a counter: 0 and the descriptor to read and the one to write, neither of which blocks."""
+    if not hasattr(os, "eventfd"):
+        fds = list(os.pipe2(os.O_NONBLOCK))
+    else:
+        fds = [os.eventfd(0, os.EFD_NONBLOCK)]
+        fds.append(os.dup(fds[0]))
+    for fd in fds:
+        qemu_set_cloexec(adopt_fd(fd))
+    return 0, fds
 
 
 def notify(fd: int) -> None:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from hypervisor import kvm_all
 from hypervisor import vl_drive as drive
 from hypervisor import vl_options as options
 from hypervisor import vl_timers as timers
@@ -75,8 +76,7 @@ __all__ = ["main", "main_loop_wait", "qemu_get_clock", "qemu_notify_event", "qem
 
 _MAX_RAM = 4095 << 20
 _MIN_RAM = 2 << 20
-_NO_KVM = ("no-kvm", "no-kvm-irqchip", "no-kvm-pit", "no-kvm-pit-reinjection")
-_IGNORED = frozenset((*_NO_KVM, "L", "no-acpi", "no-hpet", "win2k-hack"))
+_IGNORED = frozenset(("no-kvm-pit-reinjection", "L", "no-acpi", "no-hpet", "win2k-hack"))
 _DEFAULTS = ("serial", "parallel", "monitor", "floppy", "cdrom", "sdcard", "vga")
 
 
@@ -258,6 +258,14 @@ def _set(**values: Any) -> Callable[[_CommandLine, str], None]:
     return obey
 
 
+def _set_kvm(**values: int) -> Callable[[_CommandLine, str], None]:
+    def obey(line: _CommandLine, value: str) -> None:
+        for name, number in values.items():
+            setattr(kvm_all, name, number)
+
+    return obey
+
+
 def _nodefaults(line: _CommandLine, value: str) -> None:
     line.default = dict.fromkeys(_DEFAULTS, 0)
 
@@ -326,6 +334,10 @@ _OBEY: dict[str, Callable[[_CommandLine, str], None]] = {
     "echr": _echr,
     "smp": _smp,
     "nodefaults": _nodefaults,
+    "enable-kvm": _set_kvm(kvm_allowed=1),
+    "no-kvm": _set_kvm(kvm_allowed=0),
+    "no-kvm-irqchip": _set_kvm(kvm_irqchip=0, kvm_pit=0),
+    "no-kvm-pit": _set_kvm(kvm_pit=0),
     "readconfig": _readconfig,
     "writeconfig": _writeconfig,
 }
@@ -365,7 +377,14 @@ def _open_drives(line: _CommandLine, machine: QEMUMachine) -> None:
         raise SystemExit(1)
 
 
-def _check_ram() -> None:
+def _choose_accelerator() -> None:
+    """Start KVM if it is wanted; without it memory is limited."""
+    if kvm_all.kvm_enabled():
+        from hypervisor.qemu_kvm import kvm_init
+
+        if kvm_init(1) < 0:
+            print("Could not initialize KVM, will disable KVM support", file=sys.stderr)
+            kvm_all.kvm_allowed = 0
     if state.ram_size > _MAX_RAM:
         print("qemu: without kvm support at most 4095 MB RAM can be simulated", file=sys.stderr)
         raise SystemExit(1)
@@ -402,7 +421,7 @@ def main(argv: list[str]) -> int:
     _default_devices(line.default)
     if qemu_opts_foreach(qemu_chardev_opts, chardev_init_func, None, 1) != 0:
         return 1
-    _check_ram()
+    _choose_accelerator()
     qemu_init_main_loop()
     timers.init_timer_alarm()
     if net_init_clients() < 0:

@@ -23,6 +23,7 @@ from typing import Any
 from hypervisor import cpu_exec as cpu
 from hypervisor import vl_timers as timers
 from hypervisor.cpu_exec import CPUState
+from hypervisor.kvm_all import kvm_enabled
 from hypervisor.program import linked, on_exit, on_reset
 from hypervisor.vl_state import state
 from tracer import Struct, traced
@@ -132,7 +133,11 @@ def qemu_set_fd_handler(
 @traced
 def qemu_notify_event() -> None:
     """Have the processor return to the main loop soon."""
-    if state.cpu_single_env is not None:
+    if kvm_enabled():
+        from hypervisor.qemu_kvm import qemu_kvm_notify_work
+
+        qemu_kvm_notify_work()
+    elif state.cpu_single_env is not None:
         cpu.cpu_exit(state.cpu_single_env)
 
 
@@ -312,6 +317,10 @@ def qemu_init_vcpu(_env: CPUState) -> None:
     """Note how many cores and threads the processor has."""
     _env.nr_cores = 1
     _env.nr_threads = 1
+    if kvm_enabled():
+        from hypervisor.qemu_kvm_vcpu import kvm_init_vcpu
+
+        kvm_init_vcpu(_env)
 
 
 @traced
@@ -373,9 +382,16 @@ def vm_can_run() -> int:
 
 
 def _select(rfds: list[int], wfds: list[int], timeout: float) -> tuple[set[int], set[int]]:
-    """select() that the alarm, too, brings back."""
+    """select() that the alarm, too, brings back; the vCPU thread may have the machine meanwhile."""
+    from hypervisor.qemu_kvm import qemu_mutex_lock_iothread, qemu_mutex_unlock_iothread
+
+    qemu_mutex_unlock_iothread()
     try:
         readable, writable, _ = select.select(rfds, wfds, [], timers._alarm_seconds(timeout))
+    except OSError:
+        readable, writable = [], []
+    qemu_mutex_lock_iothread()
+    try:
         if timers._alarm_due():
             timers.host_alarm_handler(signal.SIGALRM)
             if not readable and not writable:
@@ -443,6 +459,12 @@ def _unlink_deleted() -> None:
 @traced
 def main_loop() -> None:
     """Run the machine until its end is asked for."""
+    if kvm_enabled():
+        from hypervisor.qemu_kvm import kvm_main_loop
+
+        kvm_main_loop()
+        timers.cpu_disable_ticks()
+        return
     while True:
         while True:
             tcg_cpu_exec()

@@ -70,9 +70,10 @@ echr|chr|set terminal escape character instead of ctrl-a
 nodefaults||don't create default devices
 readconfig|<file>|read config file
 writeconfig|<file>|write config file
-no-kvm||disable KVM hardware virtualization: the model has none
-no-kvm-irqchip||disable KVM kernel mode PIC/IOAPIC/LAPIC
-no-kvm-pit||disable KVM kernel mode PIT
+enable-kvm||enable KVM full virtualization support
+no-kvm||disable KVM hardware virtualization: the default of the model
+no-kvm-irqchip||disable KVM kernel mode PIC/IOAPIC/LAPIC, which the model never uses
+no-kvm-pit||disable KVM kernel mode PIT, which the model never uses
 no-kvm-pit-reinjection||disable KVM kernel mode PIT interrupt reinjection
 L|path|set the directory for the BIOS, VGA BIOS and keymaps: the model's BIOS is built in
 no-acpi||disable ACPI: the model has none
@@ -87,7 +88,7 @@ watchdog-action virtioconsole tb-size incoming chroot runas pcidevice nvram kvm-
 """
 _LACKING_WITHOUT = """
 audio-help usb curses no-frame alt-grab ctrl-grab no-quit sdl portrait full-screen rtc-td-hack singlestep s
-enable-kvm daemonize localtime show-cursor enable-nesting tdf mem-prealloc
+daemonize localtime show-cursor enable-nesting tdf mem-prealloc
 """
 
 

@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
+from hypervisor.kvm_all import kvm_enabled
 from hypervisor.program import on_exit, on_reset
 from tracer import Struct, symbol, traced
 
@@ -288,6 +290,9 @@ def dynticks_rearm_timer(t: QemuAlarmTimer) -> None:
     deadline = now + qemu_next_deadline_dyntick() * 1000
     if t.deadline is None or t.deadline > deadline or t.deadline <= now:
         t.deadline = deadline
+        if kvm_enabled() and threading.current_thread() is not threading.main_thread():
+            # The main loop waits in select() for the old deadline.
+            _wake()
 
 
 @traced

@@ -178,6 +178,10 @@ class Accel(Protocol):
 
 def make_accel(name: str = "unicorn") -> Accel:
     """Make the processor; memory is mapped afterwards."""
+    if name == "kvm":
+        from hypervisor.accel.kvm_accel import KvmAccel
+
+        return KvmAccel()
     from hypervisor.accel.unicorn_accel import UnicornAccel
 
     assert name == "unicorn"

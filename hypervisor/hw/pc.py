@@ -40,6 +40,7 @@ from hypervisor.hw.piix_pci import i440fx_init
 from hypervisor.hw.qdev_properties import GlobalProperty
 from hypervisor.hw.serial import serial_isa_init
 from hypervisor.ioport import register_ioport_read, register_ioport_write
+from hypervisor.kvm_all import kvm_enabled
 from hypervisor.module import machine_init
 from hypervisor.program import on_reset
 from hypervisor.trace_io import traced_io
@@ -303,7 +304,7 @@ def pc_new_cpu(cpu_model: str) -> CPUState:
     from hypervisor.accel import make_accel
 
     env = CPUState()
-    env._accel = make_accel()
+    env._accel = make_accel("kvm" if kvm_enabled() else "unicorn")
     state.first_cpu = env
     qemu_register_reset(cpu.cpu_reset, env)
     qemu_init_vcpu(env)
@@ -322,6 +323,10 @@ def pc_init1(
 ) -> None:
     """Make the machine."""
     global floppy_controller, rtc_state, ferr_irq
+    if kvm_enabled():
+        from hypervisor.qemu_kvm import kvm_set_boot_cpu_id
+
+        kvm_set_boot_cpu_id(0)
     env = pc_new_cpu(cpu_model or "qemu64")
     ram_addr = qemu_ram_alloc(ram_size)
     env.accel.map_ram()
