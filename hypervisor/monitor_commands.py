@@ -27,7 +27,16 @@ from hypervisor.block import (
     bdrv_stats_print,
 )
 from hypervisor.block_int import BlockDriverState
+from hypervisor.migration import (
+    do_info_migrate,
+    do_info_migrate_print,
+    do_migrate,
+    do_migrate_cancel,
+    do_migrate_set_downtime,
+    do_migrate_set_speed,
+)
 from hypervisor.monitor import Arguments, Monitor, monitor_printf, qemu_error
+from hypervisor.savevm_snapshots import do_delvm, do_info_snapshots, do_loadvm, do_savevm
 from hypervisor.version import QEMU_PKGVERSION, QEMU_VERSION
 from hypervisor.vl_drive import drives
 from hypervisor.vl_loop import (
@@ -129,6 +138,16 @@ def do_info_kvm(mon: Monitor, qdict: Arguments) -> None:
 
 def _info_block(mon: Monitor, qdict: Arguments) -> None:
     bdrv_info_print(mon, bdrv_info(mon))
+
+
+def _info_snapshots(mon: Monitor, qdict: Arguments) -> None:
+    do_info_snapshots(mon)
+
+
+def _info_migrate(mon: Monitor, qdict: Arguments) -> None:
+    data = do_info_migrate(mon)
+    if data is not None:
+        do_info_migrate_print(mon, data)
 
 
 def _info_blockstats(mon: Monitor, qdict: Arguments) -> None:
@@ -271,6 +290,19 @@ mon_cmds: list[Command] = [
     ),
     Command("stop", "", do_stop, "", "stop emulation"),
     Command("c|cont", "", do_cont, "", "resume emulation"),
+    Command(
+        "savevm",
+        "name:s?",
+        do_savevm,
+        "[tag|id]",
+        "save a VM snapshot. If no tag or id are provided, a new snapshot is created",
+    ),
+    Command("loadvm", "name:s", do_loadvm, "tag|id", "restore a VM snapshot from its tag or id"),
+    Command("delvm", "name:s", do_delvm, "tag|id", "delete a VM snapshot from its tag or id"),
+    Command("migrate", "detach:-d,blk:-b,inc:-i,uri:s", do_migrate, "[-d] [-b] [-i] uri", "migrate to URI"),
+    Command("migrate_cancel", "", do_migrate_cancel, "", "cancel the current VM migration"),
+    Command("migrate_set_speed", "value:s", do_migrate_set_speed, "value", "set maximum speed (in bytes)"),
+    Command("migrate_set_downtime", "value:s", do_migrate_set_downtime, "value", "set maximum downtime"),
     Command("system_reset", "", do_system_reset, "", "reset the system"),
     Command("system_powerdown", "", do_system_powerdown, "", "send system power down event"),
 ]
@@ -279,6 +311,8 @@ info_cmds: list[Command] = [
     Command("version", "", do_info_version, "", "show the version of QEMU"),
     Command("block", "", _info_block, "", "show the block devices"),
     Command("blockstats", "", _info_blockstats, "", "show block device statistics"),
+    Command("snapshots", "", _info_snapshots, "", "show the currently saved VM snapshots"),
+    Command("migrate", "", _info_migrate, "", "show migration status"),
     Command("history", "", do_info_history, "", "show the command line history"),
     Command("kvm", "", do_info_kvm, "", "show KVM information"),
     Command("status", "", do_info_status, "", "show the current VM status (running|paused)"),
@@ -286,13 +320,13 @@ info_cmds: list[Command] = [
 ]
 
 _LACKING = """
-    screendump logfile log savevm loadvm delvm singlestep gdbserver x xp p print i o sendkey sum
+    screendump logfile log singlestep gdbserver x xp p print i o sendkey sum
     usb_add usb_del device_add device_del cpu mouse_move mouse_button mouse_set wavcapture stopcapture
-    memsave pmemsave boot_set nmi migrate migrate_cancel migrate_set_speed migrate_set_downtime
+    memsave pmemsave boot_set nmi
     drive_add pci_add pci_del host_net_add host_net_remove hostfwd_add hostfwd_remove balloon set_link
     watchdog_action acl_show acl_policy acl_add acl_remove acl_reset mce getfd closefd block_passwd cpu_set
 """
 _LACKING_INFO = """
     commands network chardev registers cpus irq pic pci tlb mem hpet jit numa usb usbhost profile capture
-    snapshots pcmcia mice vnc uuid cpustats usernet migrate balloon qtree qdm roms
+    pcmcia mice vnc uuid cpustats usernet balloon qtree qdm roms
 """

@@ -10,16 +10,18 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from hypervisor import kvm_all
+from hypervisor import kvm_all, monitor
 from hypervisor import vl_drive as drive
 from hypervisor import vl_options as options
 from hypervisor import vl_timers as timers
 from hypervisor.block import bdrv_init_with_whitelist
+from hypervisor.block_migration import blk_mig_init
 from hypervisor.cutils import pstrcpy
 from hypervisor.errors import HypervisorError
 from hypervisor.hw.loader import rom_load_all
 from hypervisor.hw.qdev import qdev_machine_creation_done
 from hypervisor.hw.qdev_properties import qdev_prop_register_global_list
+from hypervisor.migration import qemu_start_incoming_migration
 from hypervisor.module import MODULE_INIT_DEVICE, MODULE_INIT_MACHINE, module_call_init
 from hypervisor.monitor import qemu_errors_to_file
 from hypervisor.net import net_check_clients, net_client_parse, net_init_clients
@@ -38,6 +40,8 @@ from hypervisor.qemu_config import (
 )
 from hypervisor.qemu_option import QemuOpts, qemu_opt_set, qemu_opts_foreach, qemu_opts_parse
 from hypervisor.qemu_option_parameter import check_params, get_param_value, strtoll
+from hypervisor.savevm import register_savevm_live, vmstate_register
+from hypervisor.savevm_snapshots import load_vmstate
 from hypervisor.vl_devices import (
     DEV_BT,
     DEV_PARALLEL,
@@ -66,8 +70,10 @@ from hypervisor.vl_loop import (
     vm_start,
 )
 from hypervisor.vl_machine import QEMUMachine, _print_machines, find_default_machine, find_machine
+from hypervisor.vl_ram import ram_load, ram_save_live
 from hypervisor.vl_state import DEFAULT_RAM_SIZE, DT_NOGRAPHIC, state
 from hypervisor.vl_timers import qemu_get_clock
+from hypervisor.vmstate.pc import vmstate_timers
 from tracer import traced
 
 C_FILE = "vl.c"
@@ -89,6 +95,8 @@ class _CommandLine:
         self.hda_opts: QemuOpts | None = None
         self.chs: tuple[int, int, int, str] | None = None
         self.snapshot = False
+        self.loadvm: str | None = None
+        self.incoming: str | None = None
         self.boot_devices = "cad"
         self.default = dict.fromkeys(_DEFAULTS, 1)
 
@@ -278,6 +286,14 @@ def _ram(line: _CommandLine, value: str) -> None:
     state.ram_size = options.parse_ram_size(value)
 
 
+def _loadvm(line: _CommandLine, value: str) -> None:
+    line.loadvm = value
+
+
+def _incoming(line: _CommandLine, value: str) -> None:
+    line.incoming = value
+
+
 def _help(line: _CommandLine, value: str) -> None:
     options.help(0)
 
@@ -318,6 +334,8 @@ _OBEY: dict[str, Callable[[_CommandLine, str], None]] = {
     "bios": _bios,
     "boot": _boot,
     "snapshot": _snapshot,
+    "loadvm": _loadvm,
+    "incoming": _incoming,
     "m": _ram,
     "name": _name,
     "nographic": _set(display_type=DT_NOGRAPHIC),
@@ -431,7 +449,10 @@ def main(argv: list[str]) -> int:
     # Real mode reaches 64 KiB beyond the first megabyte.
     state.ram_size = max(state.ram_size or DEFAULT_RAM_SIZE << 20, _MIN_RAM)
     bdrv_init_with_whitelist()
+    blk_mig_init()
     _open_drives(line, machine)
+    vmstate_register(0, vmstate_timers, timers.timers_state)
+    register_savevm_live("ram", 0, 3, None, ram_save_live, None, ram_load, None)
     if foreach_device_config(DEV_SERIAL, serial_parse) < 0:
         return 1
     if foreach_device_config(DEV_PARALLEL, parallel_parse) < 0:
@@ -454,7 +475,11 @@ def main(argv: list[str]) -> int:
     qdev_machine_creation_done()
     rom_load_all()
     qemu_system_reset()
-    if state.autostart:
+    if line.loadvm is not None and load_vmstate(monitor.cur_mon, line.loadvm) < 0:
+        state.autostart = 0
+    if line.incoming is not None:
+        qemu_start_incoming_migration(line.incoming)
+    elif state.autostart:
         vm_start()
     main_loop()
     timers.quit_timers()

@@ -70,6 +70,8 @@ echr|chr|set terminal escape character instead of ctrl-a
 nodefaults||don't create default devices
 readconfig|<file>|read config file
 writeconfig|<file>|write config file
+loadvm|[tag|id]|start right away with a saved state (loadvm in monitor)
+incoming|p|prepare for migration, listen on port p: tcp:host:port, unix:path, exec:command, fd:n
 enable-kvm||enable KVM full virtualization support
 no-kvm||disable KVM hardware virtualization: the default of the model
 no-kvm-irqchip||disable KVM kernel mode PIC/IOAPIC/LAPIC, which the model never uses
@@ -83,8 +85,8 @@ smp|n|set the number of CPUs: the model has one
 """
 _LACKING_WITH = """
 cpu numa k soundhw usbdevice device uuid vga vnc balloon acpitable smbios tftp bootp redir smb netdev bt
-kernel append initrd qmp pidfile gdb d loadvm option-rom clock startdate rtc icount watchdog
-watchdog-action virtioconsole tb-size incoming chroot runas pcidevice nvram kvm-shadow-memory mem-path
+kernel append initrd qmp pidfile gdb d option-rom clock startdate rtc icount watchdog
+watchdog-action virtioconsole tb-size chroot runas pcidevice nvram kvm-shadow-memory mem-path
 """
 _LACKING_WITHOUT = """
 audio-help usb curses no-frame alt-grab ctrl-grab no-quit sdl portrait full-screen rtc-td-hack singlestep s

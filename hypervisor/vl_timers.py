@@ -17,11 +17,14 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hypervisor.kvm_all import kvm_enabled
 from hypervisor.program import on_exit, on_reset
 from tracer import Struct, symbol, traced
+
+if TYPE_CHECKING:
+    from hypervisor.savevm_file import QEMUFile
 
 C_FILE = "vl.c"
 
@@ -205,6 +208,11 @@ def qemu_del_timer(ts: QEMUTimer) -> None:
 
 
 @traced
+def qemu_free_timer(ts: QEMUTimer) -> None:
+    """Nothing: whoever has the timer forgets it."""
+
+
+@traced
 def qemu_mod_timer(ts: QEMUTimer, expire_time: int) -> None:
     """Set a timer off at `expire_time`, in its clock's unit; a new soonest one rearms the alarm."""
     assert ts.clock is not None
@@ -325,6 +333,26 @@ def quit_timers() -> None:
     if alarm_timer is not None:
         dynticks_stop_timer(alarm_timer)
     alarm_timer = None
+
+
+@traced
+def qemu_put_timer(f: QEMUFile, ts: QEMUTimer | None) -> None:
+    """Write when a timer goes off; all ones if it is not pending."""
+    from hypervisor.savevm_file import qemu_put_be64
+
+    qemu_put_be64(f, ts.expire_time if ts is not None and qemu_timer_pending(ts) else -1)
+
+
+@traced
+def qemu_get_timer(f: QEMUFile, ts: QEMUTimer) -> None:
+    """Set a timer to what was written."""
+    from hypervisor.savevm_file import qemu_get_be64
+
+    expire_time = qemu_get_be64(f)
+    if expire_time != (1 << 64) - 1:
+        qemu_mod_timer(ts, expire_time)
+    else:
+        qemu_del_timer(ts)
 
 
 @traced

@@ -12,8 +12,10 @@ from dataclasses import field
 from hypervisor.hw.irq import IRQState, qemu_allocate_irqs, qemu_irq_lower, qemu_irq_raise
 from hypervisor.ioport import register_ioport_read, register_ioport_write
 from hypervisor.program import on_reset
+from hypervisor.savevm import vmstate_register
 from hypervisor.trace_io import traced_io
 from hypervisor.vl_loop import qemu_register_reset
+from hypervisor.vmstate.pc import vmstate_pic
 from tracer import Struct, traced
 
 C_FILE = "hw/i8259.c"
@@ -253,6 +255,7 @@ def pic_init1(io_addr: int, elcr_addr: int, s: PicState) -> None:
     register_ioport_read(io_addr, 2, 1, pic_ioport_read, s)
     register_ioport_write(elcr_addr, 1, 1, elcr_ioport_write, s)
     register_ioport_read(elcr_addr, 1, 1, elcr_ioport_read, s)
+    vmstate_register(io_addr, vmstate_pic, s)
     qemu_register_reset(pic_reset, s)
 
 

@@ -302,10 +302,12 @@ def _firmware_files(fw_cfg: fw.FWCfgState) -> None:
 def pc_new_cpu(cpu_model: str) -> CPUState:
     """Make the processor."""
     from hypervisor.accel import make_accel
+    from hypervisor.vmstate.cpu import register_cpu
 
     env = CPUState()
     env._accel = make_accel("kvm" if kvm_enabled() else "unicorn")
     state.first_cpu = env
+    register_cpu(env)
     qemu_register_reset(cpu.cpu_reset, env)
     qemu_init_vcpu(env)
     return env

@@ -34,7 +34,9 @@ from hypervisor.hw.qdev import (
 )
 from hypervisor.hw.qdev_properties import Property, qdev_prop_set_uint32
 from hypervisor.ioport import isa_unassign_ioport
+from hypervisor.savevm import vmstate_register
 from hypervisor.vl_loop import qemu_register_reset
+from hypervisor.vmstate.pci import vmstate_pcibus
 from tracer import Struct, traced
 
 C_FILE = "hw/pci.c"
@@ -193,6 +195,7 @@ def pci_bus_new_inplace(bus: PCIBus, parent: DeviceState | None, name: str | Non
     qbus_create_inplace(bus, pci_bus_info, parent, name)
     bus.devfn_min = devfn_min
     pci_host_bus_register(0, bus)
+    vmstate_register(-1, vmstate_pcibus, bus)
     qemu_register_reset(pci_bus_reset, bus)
 
 

@@ -24,6 +24,7 @@ from hypervisor.hw.qdev import qdev_create, qdev_init_nofail
 from hypervisor.hw.sysbus import SysBusDeviceInfo, sysbus_register_withprop
 from hypervisor.module import device_init
 from hypervisor.vl_loop import qemu_register_reset
+from hypervisor.vmstate.pci import vmstate_i440fx, vmstate_piix3
 from tracer import traced
 
 C_FILE = "hw/piix_pci.c"
@@ -130,8 +131,22 @@ def piix3_initfn(dev: PIIX3State) -> int:
 
 
 i440fx_info = [
-    PCIDeviceInfo(name="i440FX", desc="Host bridge", size=PCII440FXState, no_user=1, pci_init=i440fx_initfn),
-    PCIDeviceInfo(name="PIIX3", desc="ISA bridge", size=PIIX3State, no_user=1, pci_init=piix3_initfn),
+    PCIDeviceInfo(
+        name="i440FX",
+        desc="Host bridge",
+        size=PCII440FXState,
+        no_user=1,
+        vmsd=vmstate_i440fx,
+        pci_init=i440fx_initfn,
+    ),
+    PCIDeviceInfo(
+        name="PIIX3",
+        desc="ISA bridge",
+        size=PIIX3State,
+        no_user=1,
+        vmsd=vmstate_piix3,
+        pci_init=piix3_initfn,
+    ),
 ]
 i440fx_pcihost_info = SysBusDeviceInfo(
     name="i440FX-pcihost", size=PCIHostState, no_user=1, sysbus_init=i440fx_pcihost_initfn

@@ -19,7 +19,9 @@ from typing import Any
 from hypervisor.errors import HypervisorError
 from hypervisor.hw.qdev_properties import Property, qdev_prop_set_defaults, qdev_prop_set_globals
 from hypervisor.program import on_reset
+from hypervisor.savevm import vmstate_register
 from hypervisor.vl_loop import qemu_register_reset
+from hypervisor.vmstate import VMStateDescription
 from tracer import Struct, traced
 
 C_FILE = "hw/qdev.c"
@@ -52,6 +54,7 @@ class DeviceInfo(Struct):
     size: type[DeviceState] | None = None
     props: list[Property] = field(default_factory=list)
     no_user: int = 0
+    vmsd: VMStateDescription | None = None
     reset: Callable[[Any], None] | None = None
     init: Callable[[Any, Any], int] | None = None
     unplug: Callable[[Any], int] | None = None
@@ -182,6 +185,8 @@ def qdev_init(dev: DeviceState) -> int:
         qdev_free(dev)
         return rc
     qemu_register_reset(qdev_reset, dev)
+    if dev.info.vmsd is not None:
+        vmstate_register(-1, dev.info.vmsd, dev)
     dev.state = "DEV_STATE_INITIALIZED"
     return 0
 

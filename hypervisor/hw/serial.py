@@ -16,8 +16,10 @@ from hypervisor.hw.qdev_properties import Property, qdev_prop_set_chr, qdev_prop
 from hypervisor.ioport import register_ioport_read, register_ioport_write
 from hypervisor.module import device_init
 from hypervisor.qemu_char import CharDriverState, qemu_chr_accept_input, qemu_chr_add_handlers, qemu_chr_write
+from hypervisor.savevm import vmstate_register
 from hypervisor.trace_io import traced_io
 from hypervisor.vl_loop import qemu_register_reset
+from hypervisor.vmstate.pc import vmstate_serial
 from tracer import traced
 
 C_FILE = "hw/serial.c"
@@ -47,6 +49,7 @@ class SerialState(ISADevice):
     iobase: int = -1
     chr: CharDriverState | None = None
     divider: int = 12
+    rbr: int = 0
     ier: int = 0
     iir: int = UART_IIR_NO_INT
     lcr: int = 0
@@ -55,6 +58,7 @@ class SerialState(ISADevice):
     msr: int = 0xB0
     scr: int = 0
     fcr: int = 0
+    fcr_vmstate: int = 0
     thr_ipending: int = 0
     recv_fifo: deque[int] = field(default_factory=deque)
     irq: IRQState | None = None
@@ -191,6 +195,7 @@ def serial_isa_initfn(dev: SerialState) -> int:
     # Ports 3 and 4 share the first two's numbers, which the bus gives once.
     dev.irq = isa_init_irq(dev, _IRQ[dev.index]) if dev.index < 2 else None
     serial_init_core(dev)
+    vmstate_register(dev.iobase, vmstate_serial, dev)
     register_ioport_write(dev.iobase, 8, 1, serial_ioport_write, dev)
     register_ioport_read(dev.iobase, 8, 1, serial_ioport_read, dev)
     return 0

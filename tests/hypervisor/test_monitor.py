@@ -140,7 +140,7 @@ def test_media_change_as_the_recording_shows_it(here, machine):
 
 ANSWERS = {
     "foo": "unknown command: 'foo'\n",
-    "savevm x": "savevm: the model has no such command\n",
+    "savevm x": "Error while creating snapshot on 'ide0-hd0'\n",
     "info registers": "info registers: the model has no such command\n",
     "commit": "commit: block device name expected\n",
     "change ide1-cd0": "change: filename expected\n",

@@ -127,6 +127,9 @@ class IDEState(Struct):
     media_changed: int = 0
     is_read: int = 0
     smart_enabled: int = 0
+    cur_io_buffer_offset: int = 0
+    cur_io_buffer_len: int = 0
+    end_transfer_fn_idx: int = 0
 
     @property
     def channel(self) -> IDEBus:

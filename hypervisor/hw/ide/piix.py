@@ -35,9 +35,11 @@ from hypervisor.hw.pci import (
 )
 from hypervisor.ioport import register_ioport_read, register_ioport_write
 from hypervisor.module import device_init
+from hypervisor.savevm import vmstate_register
 from hypervisor.trace_io import traced_io
 from hypervisor.vl_drive import DriveInfo
 from hypervisor.vl_loop import qemu_add_vm_change_state_handler, qemu_register_reset
+from hypervisor.vmstate.ide import vmstate_ide_pci
 from tracer import traced
 
 C_FILE = "hw/ide/piix.c"
@@ -96,6 +98,7 @@ def pci_piix_ide_initfn(d: PCIIDEState) -> int:
     d.config[regs.PCI_HEADER_TYPE] = regs.PCI_HEADER_TYPE_NORMAL
     qemu_register_reset(piix3_reset, d)
     pci_register_bar(d, 4, 0x10, regs.PCI_BASE_ADDRESS_SPACE_IO, bmdma_map)
+    vmstate_register(0, vmstate_ide_pci, d)
     ide_bus_new(d.ide_bus[0], d)
     ide_bus_new(d.ide_bus[1], d)
     ide_init_ioport(d.ide_bus[0], 0x1F0, 0x3F6)

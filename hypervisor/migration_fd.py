@@ -1,0 +1,113 @@
+"""Migration over a descriptor that somebody opened: migration-fd.c.
+
+`-incoming fd:N` takes a number; `migrate fd:NAME` a name that `getfd` gave, or the number of an open
+descriptor, which 0.12.4 does not know.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+
+from hypervisor.migration import (
+    FdMigrationState,
+    migrate_fd_cancel,
+    migrate_fd_connect,
+    migrate_fd_get_status,
+    migrate_fd_monitor_suspend,
+    migrate_fd_release,
+)
+from hypervisor.migration_socket import load_incoming
+from hypervisor.monitor import Monitor
+from hypervisor.savevm_file import QEMUFile, qemu_fclose, qemu_fdopen, qemu_stdio_fd
+from hypervisor.vl_loop import qemu_set_fd_handler2
+from tracer import traced
+
+C_FILE = "migration-fd.c"
+
+
+@traced
+def fd_errno(s: FdMigrationState) -> int:
+    """Why the last call failed."""
+    return s._errno
+
+
+@traced
+def fd_write(s: FdMigrationState, buf: memoryview, size: int) -> int:
+    """Write; -1 when that failed."""
+    try:
+        return os.write(s.fd, buf[:size])
+    except OSError as error:
+        s._errno = error.errno or errno.EIO
+        return -1
+
+
+@traced
+def fd_close(s: FdMigrationState) -> int:
+    """Close the descriptor."""
+    if s.fd != -1:
+        os.close(s.fd)
+        s.fd = -1
+    return 0
+
+
+def _descriptor(name: str) -> int:
+    """The number of an open descriptor, or -1."""
+    try:
+        fd = int(name)
+        os.fstat(fd)
+    except (ValueError, OverflowError, OSError):
+        return -1
+    return fd
+
+
+@traced
+def fd_start_outgoing_migration(
+    mon: Monitor, fdname: str, bandwidth_limit: int, detach: int, blk: int, inc: int
+) -> FdMigrationState | None:
+    """Save the machine into a descriptor; None when it is not open."""
+    fd = _descriptor(fdname)
+    if fd == -1:
+        return None
+    os.set_blocking(fd, False)
+    s = FdMigrationState(
+        get_error=fd_errno,
+        write=fd_write,
+        close=fd_close,
+        cancel=migrate_fd_cancel,
+        get_status=migrate_fd_get_status,
+        release=migrate_fd_release,
+        blk=blk,
+        shared=inc,
+        bandwidth_limit=bandwidth_limit,
+        fd=fd,
+    )
+    if not detach:
+        migrate_fd_monitor_suspend(s, mon)
+    migrate_fd_connect(s)
+    return s
+
+
+@traced
+def fd_accept_incoming_migration(opaque: QEMUFile) -> None:
+    """Load the machine that comes, and run it."""
+
+    def stop_listening() -> None:
+        qemu_set_fd_handler2(qemu_stdio_fd(opaque), None, None, None, None)
+
+    if not load_incoming(opaque, stop_listening, runs=True):
+        # quirk: 0.12.4 goes on watching the descriptor that it closes here.
+        qemu_set_fd_handler2(qemu_stdio_fd(opaque), None, None, None, None)
+    qemu_fclose(opaque)
+
+
+@traced
+def fd_start_incoming_migration(infd: str) -> int:
+    """Wait for a machine on a descriptor; -EBADF after a message when it is not open."""
+    f = qemu_fdopen(_descriptor(infd), "rb")
+    if f is None:
+        print(f"studykvm: -incoming fd:{infd}: no such descriptor is open", file=sys.stderr)
+        return -errno.EBADF
+    qemu_set_fd_handler2(qemu_stdio_fd(f), None, fd_accept_incoming_migration, None, f)
+    return 0

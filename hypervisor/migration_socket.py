@@ -1,0 +1,108 @@
+"""What migration over TCP and over unix sockets have in common, around the calls that 0.12.4 makes.
+
+- `parse_host_port(str)`: of net.c.
+- `write_to_socket`, `close_connection`, `connected`: the source's side.
+- `accept_incoming(fd, runs)`: the destination's.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import sys
+from collections.abc import Callable
+
+from hypervisor import migration_verdict as verdict
+from hypervisor.migration import FdMigrationState
+from hypervisor.qemu_sockets import closesocket, qemu_accept, socket_of
+from hypervisor.savevm import last_complaint, qemu_announce_self, qemu_loadvm_state
+from hypervisor.savevm_file import QEMUFile, qemu_fclose, qemu_fopen_socket
+from hypervisor.vl_loop import qemu_set_fd_handler2, vm_start
+from hypervisor.vl_state import state
+from tracer import traced
+
+
+@traced(file="net.c")
+def parse_host_port(str: str) -> tuple[str, int] | None:
+    """Cut "host:port"; None when it is no such thing. Host 0 is any address, none at all the loopback."""
+    host, colon, port = str.partition(":")
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > 0xFFFF or "/" in host:
+        return None
+    if host == "":
+        return "127.0.0.1", int(port)
+    try:
+        if host[0].isdigit():
+            return socket.inet_ntoa(socket.inet_aton(host)), int(port)
+        return socket.gethostbyname(host), int(port)
+    except (OSError, UnicodeError):
+        return None
+
+
+def write_to_socket(s: FdMigrationState, buf: memoryview, size: int) -> int:
+    """Send; -1 with the reason kept. A destination that has refused is heard at once."""
+    connection = socket_of(s.fd)
+    refusal = verdict.refusal_so_far(connection)
+    if refusal:
+        s._why, s._errno = f"the destination refused: {refusal}", errno.ECONNRESET
+        return -1
+    try:
+        return connection.send(buf[:size])
+    except OSError as error:
+        s._errno = error.errno or errno.EIO
+        return -1
+
+
+def close_connection(s: FdMigrationState) -> int:
+    """Hear the destination, if all was sent, and close."""
+    if s.fd == -1:
+        return 0
+    if s._all_sent and not s._why:
+        refusal, remark = verdict.await_answer(socket_of(s.fd))
+        if refusal:
+            s._why = f"the destination refused: {refusal}"
+        if remark:
+            print(f"studykvm: migration: {remark}", file=sys.stderr)
+    closesocket(s.fd)
+    s.fd = -1
+    return 0
+
+
+def connected(s: FdMigrationState) -> bool:
+    """Whether a connection that was begun stands."""
+    code = socket_of(s.fd).getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if code:
+        s._why = os.strerror(code)
+    return code == 0
+
+
+def load_incoming(f: QEMUFile, after: Callable[[], None], runs: bool) -> bool:
+    """Load a machine and run it; False after a message."""
+    ret = qemu_loadvm_state(f)
+    if ret < 0:
+        print("load of migration failed", file=sys.stderr)
+        return False
+    qemu_announce_self()
+    after()
+    if runs and state.autostart:
+        vm_start()
+    return True
+
+
+def accept_incoming(listening: int, runs: bool) -> bool:
+    """Take a connection and load the machine that comes; whoever is refused is told."""
+    c = qemu_accept(listening)
+    if c == -1:
+        print("could not accept migration connection", file=sys.stderr)
+        return False
+    f = qemu_fopen_socket(c)
+
+    def stop_listening() -> None:
+        qemu_set_fd_handler2(listening, None, None, None, None)
+        closesocket(listening)
+
+    loaded = load_incoming(f, stop_listening, runs)
+    qemu_fclose(f)
+    verdict.answer(socket_of(c), "" if loaded else last_complaint())
+    closesocket(c)
+    return loaded
