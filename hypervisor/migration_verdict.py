@@ -36,7 +36,7 @@ def answer(connection: socket.socket, refusal: str) -> None:
 
 
 def refusal_so_far(connection: socket.socket) -> str:
-    """What the destination has already said against it, while the source is still sending; usually nothing."""
+    """What the destination has already said against it, while the source is still sending."""
     with contextlib.suppress(OSError):
         if select.select([connection], [], [], 0)[0]:
             return _refusal(connection.recv(4096, socket.MSG_PEEK | socket.MSG_DONTWAIT))

@@ -1,12 +1,13 @@
 """Guests to boot: boot sectors as bytes, with their nasm source beside them.
 
-- `boot_sector(name)`: the bytes of a guest, "demo" or "makedir".
+- `boot_sector(name)`: the bytes of a guest, "demo", "makedir" or "count".
 - `write_demo_disk(path, size)`: a raw disk that boots the demo guest.
 - `write_fat_disk(path, size)`: a raw disk with a FAT16 file system that boots the makedir guest.
+- `write_count_disk(path, pages, turns)`: a raw disk that boots the count guest.
 
 The demo guest reads sectors 0 to 3, prints the text in sector 1, writes sector 5 and switches the machine
 off. The makedir guest makes the directory IN_GUEST with a file in it, or shows the file if it is there, and
-then waits.
+then waits. The count guest counts on the serial line and writes pages of memory as it goes, for ever.
 """
 
 import struct
@@ -31,6 +32,23 @@ def write_demo_disk(path: str, size: int = 16 << 20) -> None:
     """Make a raw disk of `size` bytes that boots the demo guest, sparse beyond sector 1."""
     with open(path, "wb") as disk:
         disk.write(boot_sector() + GREETING.ljust(SECTOR, b"\0"))
+        disk.truncate(size)
+
+
+def write_count_disk(path: str, pages: int = 16, turns: int = 20_000, size: int = 16 << 20) -> None:
+    """Make a raw disk of `size` bytes that boots the count guest.
+
+    Parameters
+    ----------
+    pages : int
+        Pages of memory written for each number, up to 448.
+    turns : int
+        Turns of an empty loop after each number: how slowly it counts.
+    """
+    if not 0 <= pages <= 448 or not 0 <= turns < 1 << 32:
+        raise StudyError(f"{pages} pages and {turns} turns: choose 0 to 448 pages, and less than 2**32 turns")
+    with open(path, "wb") as disk:
+        disk.write(boot_sector("count") + struct.pack("<HI", pages, turns).ljust(SECTOR, b"\0"))
         disk.truncate(size)
 
 
