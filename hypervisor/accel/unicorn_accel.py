@@ -2,7 +2,7 @@
 
 What unicorn leaves to its user is done here: interrupts and exceptions are delivered through the vector table
 or, in protected mode, by descriptors (`hypervisor.accel.interrupt`); ports go to `hypervisor.ioport`; a halt
-is seen by the byte before the next instruction. Memory that is not there reads zeros, as the real program's
+is seen by a slice that ends before its limit. Memory that is not there reads zeros, as the real program's
 unassigned memory does. A triple fault resets the machine.
 
 Stopping: a slice is ended by its count, or by a stop within an OUT or INT, never within an IN: unicorn would
@@ -22,12 +22,11 @@ from hypervisor import ioport
 from hypervisor.accel import FXSAVE_SIZE, CpuState, MmioRead, MmioWrite, Registers, Segment
 from hypervisor.accel.dirty import Dirty
 from hypervisor.accel.interrupt import TripleFault, deliver
-from hypervisor.accel.unicorn_layout import SEGMENTS, Context
+from hypervisor.accel.unicorn_layout import SEGMENTS, Context, Counter
 from hypervisor.errors import HypervisorError
 from hypervisor.exec import ram
 
 _IF = 0x200
-_HLT = 0xF4
 _UNDEFINED = 6
 _STRAY_PAGES = 256
 _EFER = 0xC0000080
@@ -44,6 +43,8 @@ class UnicornAccel:
     name = "unicorn"
 
     def __init__(self) -> None:
+        self.executed = 0
+        """Instructions so far; those of a slice that was stopped or trapped count too."""
         # The package has no types to check against.
         unicorn: Any = importlib.import_module("unicorn")
         x86: Any = importlib.import_module("unicorn.x86_const")
@@ -59,7 +60,7 @@ class UnicornAccel:
         self._x86 = x86
         self._ids = [getattr(x86, f"UC_X86_REG_{f.name.upper()}") for f in dataclasses.fields(Registers)]
         self._uc: Any = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_32)
-        self._context = Context(self._uc, x86)
+        self._context, self._counter = Context(self._uc, x86), Counter(self._uc)
         self._power_on = self._uc.context_save()
         self._uc.hook_add(unicorn.UC_HOOK_INTR, self._guarded(self._on_interrupt))
         self._uc.hook_add(unicorn.UC_HOOK_INSN, self._guarded(self._on_in), None, 1, 0, x86.UC_X86_INS_IN)
@@ -234,11 +235,13 @@ class UnicornAccel:
         finally:
             self._running = False
         self._raise_failure()
+        executed = self._counter.value
+        self.executed += min(executed, limit)
         if self._trap is not None:
             handler, self._trap = self._trap, None
             handler()
             return False
-        return not self._stop and self._before_ip() == _HLT
+        return executed <= limit and not self._stop
 
     def inject(self, vector: int) -> None:
         """Have the guest take an interrupt from outside."""
@@ -336,17 +339,6 @@ class UnicornAccel:
         if self._running:
             self._uc.emu_stop()
         qemu_system_reset_request()
-
-    def _before_ip(self) -> int:
-        self._context.load()
-        address = self._context.place()[0] - 1
-        memory = ram()
-        if 0 <= address < len(memory):
-            return memory[address]
-        try:
-            return int(self._uc.mem_read(address, 1)[0])
-        except self._uc_error:
-            return 0
 
     def _place(self) -> str:
         uc, x86 = self._uc, self._x86
