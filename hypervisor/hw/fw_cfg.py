@@ -18,9 +18,11 @@ from dataclasses import field
 from typing import Any
 
 from hypervisor.ioport import register_ioport_read, register_ioport_write
+from hypervisor.savevm import vmstate_register
 from hypervisor.trace_io import traced_io
 from hypervisor.vl_loop import qemu_register_reset
 from hypervisor.vl_state import DT_NOGRAPHIC, state
+from hypervisor.vmstate.pc import vmstate_fw_cfg
 from tracer import Struct, traced
 
 C_FILE = "hw/fw_cfg.c"
@@ -178,5 +180,6 @@ def fw_cfg_init(ctl_port: int, data_port: int, ctl_addr: int, data_addr: int) ->
     fw_cfg_add_i16(s, FW_CFG_NB_CPUS, 1)
     fw_cfg_add_i16(s, FW_CFG_MAX_CPUS, 1)
     fw_cfg_add_i16(s, FW_CFG_BOOT_MENU, state.boot_menu)
+    vmstate_register(-1, vmstate_fw_cfg, s)
     qemu_register_reset(fw_cfg_reset, s)
     return s

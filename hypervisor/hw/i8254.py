@@ -13,6 +13,7 @@ from dataclasses import field
 
 from hypervisor.hw.irq import IRQState, qemu_set_irq
 from hypervisor.ioport import register_ioport_read, register_ioport_write
+from hypervisor.savevm import vmstate_register
 from hypervisor.trace_io import traced_io
 from hypervisor.vl_loop import qemu_register_reset
 from hypervisor.vl_timers import (
@@ -23,6 +24,7 @@ from hypervisor.vl_timers import (
     qemu_new_timer,
     vm_clock,
 )
+from hypervisor.vmstate.pc import vmstate_pit
 from tracer import Struct, traced
 
 C_FILE = "hw/i8254.c"
@@ -247,6 +249,7 @@ def pit_init(base: int, irq: IRQState) -> PITState:
     pit = PITState(channels=[PITChannelState() for _ in range(3)])
     pit.channels[0].irq_timer = qemu_new_timer(vm_clock, pit_irq_timer, pit.channels[0])
     pit.channels[0].irq = irq
+    vmstate_register(base, vmstate_pit, pit)
     qemu_register_reset(pit_reset, pit)
     register_ioport_write(base, 4, 1, pit_ioport_write, pit)
     register_ioport_read(base, 3, 1, pit_ioport_read, pit)

@@ -17,6 +17,7 @@ from hypervisor.hw.qdev import qdev_init_nofail
 from hypervisor.hw.qdev_properties import Property, qdev_prop_set_int32
 from hypervisor.ioport import register_ioport_read, register_ioport_write
 from hypervisor.module import device_init
+from hypervisor.savevm import vmstate_register
 from hypervisor.trace_io import traced_io
 from hypervisor.vl_loop import qemu_register_reset
 from hypervisor.vl_state import state
@@ -28,6 +29,7 @@ from hypervisor.vl_timers import (
     qemu_mod_timer,
     qemu_new_timer,
 )
+from hypervisor.vmstate.pc import vmstate_rtc
 from tracer import Struct, traced
 
 C_FILE = "hw/mc146818rtc.c"
@@ -312,6 +314,7 @@ def rtc_initfn(dev: RTCState) -> int:
     s.second_timer2 = qemu_new_timer(host_clock, rtc_update_second2, s)
     s.next_second_time = qemu_get_clock(host_clock) + _SECOND * 99 // 100
     qemu_mod_timer(s.second_timer2, s.next_second_time)
+    vmstate_register(0x70, vmstate_rtc, s)
     register_ioport_write(0x70, 2, 1, cmos_ioport_write, s)
     register_ioport_read(0x70, 2, 1, cmos_ioport_read, s)
     qemu_register_reset(rtc_reset, s)

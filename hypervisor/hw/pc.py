@@ -302,12 +302,14 @@ def _firmware_files(fw_cfg: fw.FWCfgState) -> None:
 def pc_new_cpu(cpu_model: str) -> CPUState:
     """Make the processor."""
     from hypervisor.accel import make_accel
+    from hypervisor.vmstate.absent import register_absent, vmstate_apic
     from hypervisor.vmstate.cpu import register_cpu
 
     env = CPUState()
     env._accel = make_accel("kvm" if kvm_enabled() else "unicorn")
     state.first_cpu = env
     register_cpu(env)
+    register_absent(0, vmstate_apic)
     qemu_register_reset(cpu.cpu_reset, env)
     qemu_init_vcpu(env)
     return env
@@ -325,6 +327,8 @@ def pc_init1(
 ) -> None:
     """Make the machine."""
     global floppy_controller, rtc_state, ferr_irq
+    from hypervisor.vmstate import absent
+
     if kvm_enabled():
         from hypervisor.qemu_kvm import kvm_set_boot_cpu_id
 
@@ -344,12 +348,15 @@ def pc_init1(
     pci_bus, _, piix3_devfn = i440fx_init(isa_irq)
     isa_bus_irqs(isa_irq)
     ferr_irq = isa_reserve_irq(13)
+    absent.register_absent(-1, absent.vmstate_pci_cirrus_vga)
     register_ioport_write(0x80, 1, 1, ioport80_write, None)
     register_ioport_write(0xF0, 1, 1, ioportF0_write, None)
     rtc_state = rtc_init(2000)
+    absent.register_absent(0, absent.vmstate_ioapic)
     register_ioport_read(0x92, 1, 1, ioport92_read, None)
     register_ioport_write(0x92, 1, 1, ioport92_write, None)
     pcspk_init(pit_init(0x40, isa_reserve_irq(0)))
+    absent.register_absent(-1, absent.vmstate_hpet)
     for index, chr in enumerate(state.serial_hds):
         if chr is not None:
             serial_isa_init(index, chr)
@@ -359,8 +366,13 @@ def pc_init1(
     hd = [drive_get(IF_IDE, i // MAX_IDE_DEVS, i % MAX_IDE_DEVS) for i in range(MAX_IDE_BUS * MAX_IDE_DEVS)]
     pci_piix3_ide_init(pci_bus, hd, piix3_devfn + 1)
     isa_create_simple("i8042")
+    absent.register_absent(0, absent.vmstate_dma)
+    absent.register_absent(1, absent.vmstate_dma)
+    absent.register_absent(0x3F0, absent.vmstate_fdc)
     floppy_controller = fdctrl_init_isa([drive_get(IF_FLOPPY, 0, i) for i in range(MAX_FD)])
     cmos_init(ram_size, 0, boot_device, hd)
+    absent.register_absent(0, absent.vmstate_acpi)
+    absent.register_absent(-1, absent.vmstate_i2c_bus)
     if drive_get_max_bus(IF_SCSI) >= 0:
         raise HypervisorError("the model has no SCSI controller: use if=ide or if=floppy")
 

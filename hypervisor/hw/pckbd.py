@@ -26,6 +26,8 @@ from hypervisor.ioport import register_ioport_read, register_ioport_write
 from hypervisor.module import device_init
 from hypervisor.trace_io import traced_io
 from hypervisor.vl_loop import qemu_register_reset, qemu_system_reset_request
+from hypervisor.vmstate.absent import register_absent, vmstate_vmmouse
+from hypervisor.vmstate.pc import vmstate_kbd_isa
 from tracer import Struct, traced
 
 C_FILE = "hw/pckbd.c"
@@ -211,11 +213,14 @@ def i8042_initfn(dev: ISAKBDState) -> int:
     register_ioport_write(0x64, 1, 1, kbd_write_command, s)
     s.kbd = ps2_kbd_init(kbd_update_kbd_irq, s)
     s.mouse = ps2_mouse_init(kbd_update_aux_irq, s)
+    register_absent(0, vmstate_vmmouse)
     qemu_register_reset(kbd_reset, s)
     return 0
 
 
-i8042_info = ISADeviceInfo(name="i8042", size=ISAKBDState, no_user=1, isa_init=i8042_initfn)
+i8042_info = ISADeviceInfo(
+    name="i8042", size=ISAKBDState, no_user=1, vmsd=vmstate_kbd_isa, isa_init=i8042_initfn
+)
 
 
 @traced

@@ -10,9 +10,11 @@ from collections.abc import Callable
 from dataclasses import field
 from typing import Any
 
+from hypervisor.savevm import vmstate_register
 from hypervisor.trace_io import traced_io
 from hypervisor.vl_input import qemu_add_kbd_event_handler, qemu_add_mouse_event_handler
 from hypervisor.vl_loop import qemu_register_reset
+from hypervisor.vmstate.pc import vmstate_ps2_keyboard, vmstate_ps2_mouse
 from tracer import Struct, traced
 
 C_FILE = "hw/ps2.c"
@@ -326,6 +328,7 @@ def ps2_kbd_init(update_irq: Callable[[Any, int], None], update_arg: Any) -> PS2
     """Make the keyboard; what is typed goes there."""
     s = PS2KbdState(common=PS2State(update_irq=update_irq, update_arg=update_arg))
     s.scancode_set = 2
+    vmstate_register(0, vmstate_ps2_keyboard, s)
     qemu_add_kbd_event_handler(ps2_put_keycode, s)
     qemu_register_reset(ps2_kbd_reset, s)
     return s
@@ -335,6 +338,7 @@ def ps2_kbd_init(update_irq: Callable[[Any, int], None], update_arg: Any) -> PS2
 def ps2_mouse_init(update_irq: Callable[[Any, int], None], update_arg: Any) -> PS2MouseState:
     """Make the mouse."""
     s = PS2MouseState(common=PS2State(update_irq=update_irq, update_arg=update_arg))
+    vmstate_register(0, vmstate_ps2_mouse, s)
     qemu_add_mouse_event_handler(ps2_mouse_event, s, 0, "QEMU PS/2 Mouse")
     qemu_register_reset(ps2_mouse_reset, s)
     return s

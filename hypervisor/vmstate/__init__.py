@@ -11,6 +11,7 @@ decides which fields are there.
 
 - `vmstate_save_state(f, vmsd, opaque)`, `vmstate_load_state(f, vmsd, opaque, version_id)`.
 - `hypervisor.vmstate.fields`: the `VMSTATE_*` that make fields.
+- `ABSENT`: a device that the model lacks.
 - `parse(f, vmsd, version_id)`: the same bytes without a device, as names and values.
 """
 
@@ -29,6 +30,7 @@ from tracer import Struct, traced
 C_FILE = "savevm.c"
 
 __all__ = [
+    "ABSENT",
     "VMStateDescription",
     "VMStateField",
     "VMStateInfo",
@@ -81,6 +83,13 @@ class VMStateField(Struct):
     field_exists: Callable[[Any, int], int] | None = None
     missing: Any = None
 
+    @property
+    def default(self) -> Any:
+        """What a device that the model lacks has here."""
+        kind = self.info.name if self.info is not None else ""
+        defaults = {"buffer": bytes(self.size), "uint8 array": b"", "timer": None}
+        return (defaults | {"pci config": None, "pci irq state": None}).get(kind, 0)
+
 
 class VMStateDescription(Struct):
     """`VMStateDescription`: the fields of a structure, and the versions of it that can be read."""
@@ -93,6 +102,16 @@ class VMStateDescription(Struct):
     post_load: Callable[[Any, int], int] | None = None
     pre_save: Callable[[Any], None] | None = None
     fields: tuple[VMStateField, ...] = ()
+
+
+class Absent:
+    """Stands for a device that the model lacks, so that its section is there all the same.
+
+    Every field is as after a reset: 0, and timers not set. What is read is dropped.
+    """
+
+
+ABSENT = Absent()
 
 
 @cache
@@ -128,6 +147,9 @@ def _count(field: VMStateField, opaque: Any) -> int:
 
 def _saved(field: VMStateField, opaque: Any) -> list[Any]:
     """The values of a field, one if it is no array."""
+    if opaque is ABSENT:
+        value = ABSENT if field.vmsd is not None else field.default
+        return [field.missing if field.missing is not None else value] * _count(field, opaque)
     if field.missing is not None:
         value = field.missing
     else:
@@ -140,7 +162,7 @@ def _saved(field: VMStateField, opaque: Any) -> list[Any]:
 @traced
 def vmstate_save_state(f: QEMUFile, vmsd: VMStateDescription, opaque: Any) -> None:
     """Write a structure."""
-    if vmsd.pre_save is not None:
+    if vmsd.pre_save is not None and opaque is not ABSENT:
         vmsd.pre_save(opaque)
     for field in vmsd.fields:
         if field.field_exists is not None and not field.field_exists(opaque, vmsd.version_id):
@@ -163,7 +185,7 @@ def vmstate_load_state(f: QEMUFile, vmsd: VMStateDescription, opaque: Any, versi
     """
     if version_id > vmsd.version_id or version_id < vmsd.minimum_version_id:
         return -errno.EINVAL
-    if vmsd.pre_load is not None:
+    if vmsd.pre_load is not None and opaque is not ABSENT:
         ret = vmsd.pre_load(opaque)
         if ret:
             return ret
@@ -173,7 +195,7 @@ def vmstate_load_state(f: QEMUFile, vmsd: VMStateDescription, opaque: Any, versi
         ret = _load_field(f, field, opaque)
         if ret < 0:
             return ret
-    return vmsd.post_load(opaque, version_id) if vmsd.post_load is not None else 0
+    return vmsd.post_load(opaque, version_id) if vmsd.post_load is not None and opaque is not ABSENT else 0
 
 
 def _present(field: VMStateField, opaque: Any, version_id: int) -> bool:
@@ -193,11 +215,14 @@ def _load_field(f: QEMUFile, field: VMStateField, opaque: Any) -> int:
     values = []
     now = _saved(field, opaque)
     for index in range(_count(field, opaque)):
-        ret, value = field.info.get(f, now[index] if index < len(now) else 0, field.size)
+        pv = now[index] if index < len(now) else 0
+        if opaque is ABSENT and field.missing is None:
+            pv = None
+        ret, value = field.info.get(f, pv, field.size)
         if ret < 0:
             return ret
         values.append(value)
-    if field.missing is not None or not field.attr:
+    if opaque is ABSENT or field.missing is not None or not field.attr:
         return 0
     if field.num is None:
         _assign(opaque, field.attr, values[0])

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hypervisor.accel import CpuState, Segment, Table
-from hypervisor.cpu_exec import CPUState
+from hypervisor.cpu_exec import CPUState, cpu_x86_set_a20
 from hypervisor.exec import ram
 from hypervisor.savevm import register_savevm, vmstate_register
 from hypervisor.savevm_file import QEMUFile, qemu_get_be16, qemu_get_be64, qemu_put_be16, qemu_put_be64
@@ -121,6 +121,7 @@ class CPUX86Image:
 
     def take(self, cpu: CpuState) -> None:
         """Lay out what the accelerator holds."""
+        self.a20_mask = self.env.a20_mask - (1 << 32)
         self.regs, self.eip, self.eflags = list(cpu.regs), cpu.eip, cpu.eflags
         self.segs = [cpu.segs.get(name, Segment()) for name in _SEGMENTS]
         self.ldt, self.tr = (cpu.segs.get(name, Segment()) for name in ("ldt", "tr"))
@@ -220,6 +221,7 @@ def cpu_post_load(opaque: CPUX86Image, version_id: int) -> int:
     accel = opaque.env.accel
     accel.memory_written(0, len(ram()))
     accel.set_state(opaque.give())
+    cpu_x86_set_a20(opaque.env, opaque.a20_mask >> 20 & 1)
     return 0
 
 

@@ -6,11 +6,23 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from hypervisor.vmstate import VMStateDescription, VMStateField
-from hypervisor.vmstate.fields import VMSTATE_INT64, VMSTATE_UINT8, VMSTATE_UINT16
+from hypervisor.vmstate.fields import (
+    VMSTATE_BUFFER,
+    VMSTATE_INT32,
+    VMSTATE_INT64,
+    VMSTATE_STRUCT,
+    VMSTATE_TIMER,
+    VMSTATE_UINT8,
+    VMSTATE_UINT16,
+    VMSTATE_UINT32,
+)
 from tracer import symbol, traced
 
 if TYPE_CHECKING:
+    from hypervisor.hw.fw_cfg import FWCfgState
     from hypervisor.hw.i8259 import PicState
+    from hypervisor.hw.mc146818rtc import RTCState
+    from hypervisor.hw.ps2 import PS2KbdState
     from hypervisor.hw.serial import SerialState
 
 C_FILE = "vl.c"
@@ -97,4 +109,158 @@ vmstate_serial = symbol(
         ),
     ),
     "vmstate_serial",
+)
+
+
+@traced(file="hw/fw_cfg.c")
+def is_version_1(opaque: FWCfgState, version_id: int) -> int:
+    """Whether the offset has 16 bits only."""
+    return int(version_id == 1)
+
+
+vmstate_fw_cfg = symbol(
+    VMStateDescription(
+        name="fw_cfg",
+        version_id=2,
+        minimum_version_id=1,
+        fields=(
+            VMSTATE_UINT16("cur_entry"),
+            VMSTATE_UINT16("cur_offset", test=is_version_1),
+            VMSTATE_UINT32("cur_offset", 2),
+        ),
+    ),
+    "vmstate_fw_cfg",
+)
+
+
+@traced(file="hw/mc146818rtc.c")
+def rtc_post_load(opaque: RTCState, version_id: int) -> int:
+    """Nothing: the model makes up for no interrupts that the guest missed."""
+    return 0
+
+
+_UNITS = ("sec", "min", "hour", "wday", "mday", "mon", "year")
+vmstate_rtc = symbol(
+    VMStateDescription(
+        name="mc146818rtc",
+        version_id=2,
+        minimum_version_id=1,
+        post_load=rtc_post_load,
+        fields=(
+            VMSTATE_BUFFER("cmos_data", 128),
+            VMSTATE_UINT8("cmos_index"),
+            *(
+                VMSTATE_INT32(f"current_tm.tm_{name}")
+                for name in ("sec", "min", "hour", "wday", "mday", "mon", "year")
+            ),
+            VMSTATE_TIMER("periodic_timer"),
+            VMSTATE_INT64("next_periodic_time"),
+            VMSTATE_INT64("next_second_time"),
+            VMSTATE_TIMER("second_timer"),
+            VMSTATE_TIMER("second_timer2"),
+            VMSTATE_UINT32("irq_coalesced", 2),
+            VMSTATE_UINT32("period", 2),
+        ),
+    ),
+    "vmstate_rtc",
+)
+vmstate_pit_channel = symbol(
+    VMStateDescription(
+        name="pit channel",
+        version_id=2,
+        minimum_version_id=2,
+        fields=(
+            VMSTATE_INT32("count"),
+            VMSTATE_UINT16("latched_count"),
+            *_bytes(
+                "count_latched status_latched status read_state write_state write_latch rw_mode mode bcd gate"
+            ),
+            VMSTATE_INT64("count_load_time"),
+            VMSTATE_INT64("next_transition_time"),
+        ),
+    ),
+    "vmstate_pit_channel",
+)
+vmstate_pit = symbol(
+    VMStateDescription(
+        name="i8254",
+        version_id=2,
+        minimum_version_id=2,
+        fields=(
+            VMSTATE_UINT32("flags"),
+            VMSTATE_STRUCT("channels", vmstate_pit_channel, 2, num=3),
+            VMSTATE_TIMER("channels[0].irq_timer"),
+        ),
+    ),
+    "vmstate_pit",
+)
+vmstate_ps2_common = symbol(
+    VMStateDescription(
+        name="PS2 Common State",
+        version_id=3,
+        minimum_version_id=2,
+        fields=(
+            VMSTATE_INT32("write_cmd"),
+            VMSTATE_INT32("queue.rptr"),
+            VMSTATE_INT32("queue.wptr"),
+            VMSTATE_INT32("queue.count"),
+            VMSTATE_BUFFER("queue.data", 256),
+        ),
+    ),
+    "vmstate_ps2_common",
+)
+
+
+@traced(file="hw/ps2.c")
+def ps2_kbd_post_load(opaque: PS2KbdState, version_id: int) -> int:
+    """Take the usual scan codes where an old version did not say which."""
+    if version_id == 2:
+        opaque.scancode_set = 2
+    return 0
+
+
+vmstate_ps2_keyboard = symbol(
+    VMStateDescription(
+        name="ps2kbd",
+        version_id=3,
+        minimum_version_id=2,
+        post_load=ps2_kbd_post_load,
+        fields=(
+            VMSTATE_STRUCT("common", vmstate_ps2_common),
+            VMSTATE_INT32("scan_enabled"),
+            VMSTATE_INT32("translate"),
+            VMSTATE_INT32("scancode_set", 3),
+        ),
+    ),
+    "vmstate_ps2_keyboard",
+)
+vmstate_ps2_mouse = symbol(
+    VMStateDescription(
+        name="ps2mouse",
+        version_id=2,
+        minimum_version_id=2,
+        fields=(
+            VMSTATE_STRUCT("common", vmstate_ps2_common),
+            *_bytes(
+                "mouse_status mouse_resolution mouse_sample_rate mouse_wrap mouse_type mouse_detect_state"
+            ),
+            VMSTATE_INT32("mouse_dx"),
+            VMSTATE_INT32("mouse_dy"),
+            VMSTATE_INT32("mouse_dz"),
+            VMSTATE_UINT8("mouse_buttons"),
+        ),
+    ),
+    "vmstate_ps2_mouse",
+)
+vmstate_kbd = symbol(
+    VMStateDescription(
+        name="pckbd", version_id=3, minimum_version_id=3, fields=_bytes("write_cmd status mode pending")
+    ),
+    "vmstate_kbd",
+)
+vmstate_kbd_isa = symbol(
+    VMStateDescription(
+        name="pckbd", version_id=3, minimum_version_id=3, fields=(VMSTATE_STRUCT("kbd", vmstate_kbd),)
+    ),
+    "vmstate_kbd_isa",
 )

@@ -45,9 +45,9 @@ def get_pci_config_device(f: QEMUFile, pv: PCIDevice | None, size: int) -> tuple
 
 
 @traced
-def put_pci_config_device(f: QEMUFile, pv: PCIDevice, size: int) -> None:
+def put_pci_config_device(f: QEMUFile, pv: PCIDevice | None, size: int) -> None:
     """Write configuration space."""
-    qemu_put_buffer(f, bytes(pv.config), size)
+    qemu_put_buffer(f, bytes(pv.config) if pv is not None else bytes(size), size)
 
 
 @traced
@@ -65,10 +65,10 @@ def get_pci_irq_state(f: QEMUFile, pv: PCIDevice | None, size: int) -> tuple[int
 
 
 @traced
-def put_pci_irq_state(f: QEMUFile, pv: PCIDevice, size: int) -> None:
+def put_pci_irq_state(f: QEMUFile, pv: PCIDevice | None, size: int) -> None:
     """Write the levels of the four interrupt pins."""
     for pin in range(_PINS):
-        qemu_put_be32(f, pv.irq_state >> pin & 1)
+        qemu_put_be32(f, pv.irq_state >> pin & 1 if pv is not None else 0)
 
 
 _CONFIG = symbol(
