@@ -158,16 +158,6 @@ def vm_state_notify(running: int, reason: int) -> None:
 
 
 @traced
-def resume_all_vcpus() -> None:
-    """Let the processors run; with one thread there is nothing to do."""
-
-
-@traced
-def pause_all_vcpus() -> None:
-    """Have the processors stand; with one thread there is nothing to do."""
-
-
-@traced
 def vm_start() -> None:
     """Start the machine or let it go on."""
     if not state.vm_running:
@@ -176,7 +166,6 @@ def vm_start() -> None:
         vm_state_notify(1, 0)
         if timers.alarm_timer is not None:
             timers.qemu_rearm_alarm_timer(timers.alarm_timer)
-        resume_all_vcpus()
 
 
 @traced
@@ -185,7 +174,6 @@ def do_vm_stop(reason: int) -> None:
     if state.vm_running:
         timers.cpu_disable_ticks()
         state.vm_running = 0
-        pause_all_vcpus()
         vm_state_notify(0, reason)
 
 
@@ -477,11 +465,8 @@ def main_loop() -> None:
             vm_stop(0)
             state.no_shutdown = 0
         if qemu_reset_requested():
-            pause_all_vcpus()
             qemu_system_reset()
-            resume_all_vcpus()
         if qemu_powerdown_requested():
             # The guest would hear of it by ACPI, which the model has not: end at once.
             state.exit_reason = "powerdown"
             break
-    pause_all_vcpus()
