@@ -139,19 +139,23 @@ def _rom_at(addr: int) -> tuple[int, mmap.mmap] | None:
 @traced
 def cpu_physical_memory_rw(addr: int, buf: bytearray | memoryview, len: int, is_write: int) -> None:
     """Copy between memory and `buf`; addresses outside read zeros and swallow writes."""
-    memory = ram()
     view = memoryview(buf)
-    count = max(0, min(len, _size() - addr))
     if is_write:
-        memory[addr : addr + count] = view[:count].tobytes()
-        _written(addr, count)
+        _store(addr, view, len)
         return
-    view[:count] = memory[addr : addr + count]
+    count = max(0, min(len, _size() - addr))
+    view[:count] = ram()[addr : addr + count]
     view[count:len] = bytes(len - count)
     rom = _rom_at(addr)
     if rom is not None:
         piece = rom[1][addr - rom[0] : addr - rom[0] + len]
         view[: builtins.len(piece)] = piece
+
+
+def _store(addr: int, buf: bytes | memoryview, len: int) -> None:
+    count = max(0, min(len, _size() - addr))
+    ram()[addr : addr + count] = bytes(buf[:count])
+    _written(addr, count)
 
 
 def _written(addr: int, size: int) -> None:
@@ -164,7 +168,7 @@ def cpu_physical_memory_write_rom(addr: int, buf: bytes, len: int) -> None:
     """Write to memory, ROMs included."""
     rom = _rom_at(addr)
     if rom is None:
-        cpu_physical_memory_rw(addr, memoryview(bytearray(buf)), len, 1)
+        _store(addr, buf, len)
     else:
         at = addr - rom[0]
         rom[1][at : at + len] = buf[:len]
