@@ -15,6 +15,7 @@ import signal
 from typing import TYPE_CHECKING
 
 from hypervisor import vl_timers as timers
+from hypervisor.qemu_log import CPU_LOG_RESET, qemu_log, qemu_loglevel_mask
 from hypervisor.vl_state import state
 from tracer import Struct, traced
 
@@ -86,6 +87,11 @@ def cpu_reset_interrupt(env: CPUState, mask: int) -> None:
 @traced(file="target-i386/helper.c")
 def cpu_reset(env: CPUState) -> None:
     """Put the processor into the state it has after power-on."""
+    if qemu_loglevel_mask(CPU_LOG_RESET):
+        from hypervisor.monitor_log import log_cpu_state
+
+        qemu_log("CPU Reset (CPU %d)\n", env.cpu_index)
+        log_cpu_state(env)
     env.halted = env.stopped = env.interrupt_request = env.exit_request = 0
     env.a20_mask = 0xFFFFFFFF
     env.accel.reset()

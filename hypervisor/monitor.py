@@ -1,21 +1,34 @@
-"""The monitor: the line by which a human speaks to a running machine; monitor.c.
+"""The monitor: the line by which a human, or a program, speaks to a running machine; monitor.c.
 
-A line typed at `(qemu) ` is cut into words as the command's table entry asks for, and its function is called.
-The commands themselves are in `hypervisor.monitor_commands`.
+What is typed at `(qemu) ` goes to `handle_user_command`, which has `hypervisor.monitor_parse` cut it into
+words as the command's table entry asks for, and calls the command's function:
+
+    monitor_read -> readline_handle_byte -> monitor_command_cb -> handle_user_command
+                                                                   monitor_parse_command
+                                                                   monitor_call_handler -> do_info -> ...
+
+The tables of commands are in `hypervisor.monitor_commands`, the commands in `monitor_info`,
+`monitor_control`, `monitor_memory`, `monitor_cpu`, `monitor_devices`, `monitor_keys`, `monitor_log` and
+`monitor_trace`; what programs speak, QMP, is in `monitor_qmp`; completion in `monitor_completion`.
 
 - `monitor_init(chr, flags)`: a monitor on a character device.
 - `monitor_printf(mon, fmt, *args)`, `monitor_flush(mon)`.
 - `qemu_error(fmt, *args)`: to the monitor whose command runs, else to stderr.
+- `qemu_error_new(fmt, **data)`: an error that QMP can send, too; see `hypervisor.qerror`.
+- `mon_get_cpu()`: the processor that commands are about.
 """
 
 from __future__ import annotations
 
-import re
+import errno
 import sys
-from typing import Any
+from dataclasses import field
+from typing import TYPE_CHECKING, Any, Final
 
+from hypervisor.errors import HypervisorError
 from hypervisor.program import on_reset
 from hypervisor.qemu_char import (
+    CHR_EVENT_CLOSED,
     CHR_EVENT_MUX_IN,
     CHR_EVENT_MUX_OUT,
     CHR_EVENT_OPENED,
@@ -23,7 +36,16 @@ from hypervisor.qemu_char import (
     qemu_chr_add_handlers,
     qemu_chr_write,
 )
+from hypervisor.qerror import (
+    QERR_MISSING_PARAMETER,
+    QERR_UNDEFINED_ERROR,
+    QError,
+    QErrorFormat,
+    qerror_from_info,
+    qerror_print,
+)
 from hypervisor.readline import (
+    ReadLineFunc,
     ReadLineState,
     readline_handle_byte,
     readline_init,
@@ -32,16 +54,41 @@ from hypervisor.readline import (
     readline_start,
 )
 from hypervisor.version import QEMU_VERSION
-from hypervisor.vl_timers import qemu_new_timer, vm_clock
+from hypervisor.vl_state import state
 from tracer import Struct, traced
+
+if TYPE_CHECKING:
+    from hypervisor.cpu_exec import CPUState
+    from hypervisor.json_streamer import JSONMessageParser
+    from hypervisor.monitor_commands import Command
 
 C_FILE = "monitor.c"
 
 MONITOR_IS_DEFAULT = 0x01
 MONITOR_USE_READLINE = 0x02
 MONITOR_USE_CONTROL = 0x04
+_OUTBUF_SIZE = 1024
+_HELD: Final = 1 << 16
+"""Most characters that are kept while another front end has the terminal."""
 
 Arguments = dict[str, Any]
+
+
+class MonitorControl(Struct):
+    """`MonitorControl`: what only QMP needs.
+
+    Parameters
+    ----------
+    id
+        Goes back with the answer; `has_id` because None is no way to say that there is none.
+    print_enabled
+        Set only while a message is sent: commands must not print.
+    """
+
+    id: Any = None
+    has_id: int = 0
+    print_enabled: int = 0
+    parser: JSONMessageParser | None = None
 
 
 class Monitor(Struct):
@@ -54,12 +101,24 @@ class Monitor(Struct):
     suspend_cnt: int = 0
     outbuf: str = ""
     rs: ReadLineState | None = None
+    mc: MonitorControl | None = None
+    mon_cpu: CPUState | None = None
+    password_completion_cb: Any = None
+    password_opaque: Any = None
+    error: QError | None = None
+    fds: dict[str, int] = field(default_factory=dict)
 
     @property
     def editor(self) -> ReadLineState:
         """The line editor of a monitor for humans."""
         assert self.rs is not None
         return self.rs
+
+    @property
+    def control(self) -> MonitorControl:
+        """What a monitor for programs has."""
+        assert self.mc is not None
+        return self.mc
 
 
 cur_mon: Monitor | None = None
@@ -73,6 +132,11 @@ def _reset() -> None:
     cur_mon = None
     _mon_list.clear()
     _error_sinks.clear()
+
+
+def monitors() -> list[Monitor]:
+    """All monitors, the last made first."""
+    return list(_mon_list)
 
 
 @traced
@@ -98,17 +162,24 @@ def monitor_flush(mon: Monitor | None) -> None:
 
 @traced
 def monitor_puts(mon: Monitor, str: str) -> None:
-    """Print text; a line end sends it."""
-    mon.outbuf += str.replace("\n", "\r\n")
-    if "\n" in str:
-        monitor_flush(mon)
+    """Print text; the end of a line sends it, and a full buffer does."""
+    for line in str.splitlines(keepends=True) if "\n" in str else (str,):
+        mon.outbuf += line.replace("\n", "\r\n")
+        if line.endswith("\n") or len(mon.outbuf) >= _OUTBUF_SIZE - 1:
+            monitor_flush(mon)
+    if len(mon.outbuf) > _HELD:
+        mon.outbuf = mon.outbuf[-_HELD:]
 
 
 @traced
 def monitor_vprintf(mon: Monitor | None, fmt: str, ap: tuple[Any, ...]) -> None:
-    """Print formatted text."""
-    if mon is not None:
-        monitor_puts(mon, fmt % ap if ap else fmt.replace("%%", "%"))
+    """Print formatted text; in a monitor for programs, an error."""
+    if mon is None:
+        return
+    if mon.mc is not None and not mon.mc.print_enabled:
+        qemu_error_new(QERR_UNDEFINED_ERROR)
+        return
+    monitor_puts(mon, fmt % ap if ap else fmt.replace("%%", "%"))
 
 
 @traced
@@ -117,13 +188,14 @@ def monitor_printf(mon: Monitor | None, fmt: str, *args: Any) -> None:
     monitor_vprintf(mon, fmt, args)
 
 
-_ESCAPES = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\n": "\\n", "\r": "\\r"}
+_ESCAPES = {" ": "\\ ", '"': '\\"', "\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
 
 
 @traced
 def monitor_print_filename(mon: Monitor, filename: str) -> None:
-    """Print a file name, with quotes, backslashes and line ends marked."""
-    monitor_printf(mon, "%s", "".join(_ESCAPES.get(letter, letter) for letter in filename))
+    """Print a file name, with blanks, quotes, backslashes and line ends marked."""
+    for letter in filename:
+        monitor_printf(mon, "%s", _ESCAPES.get(letter, letter))
 
 
 @traced
@@ -155,8 +227,26 @@ def qemu_error(fmt: str, *args: Any) -> None:
 
 
 @traced
+def qemu_error_internal(fmt: QErrorFormat, data: dict[str, Any]) -> None:
+    """Report an error that has a class; a monitor keeps it until its command has ended."""
+    qerror = qerror_from_info(fmt, data)
+    mon = _error_sinks[-1] if _error_sinks else None
+    if mon is None:
+        qerror_print(qerror)
+    elif mon.error is None:
+        mon.error = qerror
+
+
+def qemu_error_new(fmt: QErrorFormat, **data: Any) -> None:
+    """`qemu_error_internal`, in C a macro that adds the place."""
+    qemu_error_internal(fmt, data)
+
+
+@traced
 def monitor_suspend(mon: Monitor) -> int:
-    """Take no more input for now."""
+    """Take no more input for now; -ENOTTY for a monitor for programs."""
+    if mon.rs is None:
+        return -errno.ENOTTY
     mon.suspend_cnt += 1
     return 0
 
@@ -164,68 +254,96 @@ def monitor_suspend(mon: Monitor) -> int:
 @traced
 def monitor_resume(mon: Monitor) -> None:
     """Take input again."""
+    if mon.rs is None:
+        return
     mon.suspend_cnt -= 1
     if mon.suspend_cnt == 0:
-        readline_show_prompt(mon.editor)
-
-
-def _words(mon: Monitor, name: str, args_type: str, rest: str) -> Arguments | None:
-    """Cut a command's arguments as its table entry asks for; None after a message."""
-    found: Arguments = {}
-    for entry in filter(None, args_type.split(",")):
-        key, _, kind = entry.partition(":")
-        rest = rest.lstrip()
-        if kind.startswith("-"):
-            flag = re.match(rf"-{kind[1]}(?=\s|$)", rest)
-            if flag is None and rest.startswith("-"):
-                monitor_printf(mon, "%s: unsupported option -%s\n", name, rest[1:2])
-                return None
-            found[key] = int(flag is not None)
-            rest = rest[flag.end() :] if flag else rest
-        elif rest or not kind.endswith("?"):
-            word = re.match(r'"((?:[^"\\]|\\.)*)"|(\S+)', rest)
-            if word is None:
-                what = {"F": "filename", "B": "block device name"}.get(kind[0], "string")
-                monitor_printf(mon, "%s: %s expected\n", name, what)
-                return None
-            found[key] = word[2] if word[1] is None else re.sub(r"\\(.)", r"\1", word[1])
-            rest = rest[word.end() :]
-    if rest.strip():
-        monitor_printf(mon, "%s: extraneous characters at the end of line\n", name)
-        return None
-    return found
+        readline_show_prompt(mon.rs)
 
 
 @traced
-def monitor_parse_command(mon: Monitor, cmdline: str) -> tuple[Any, Arguments]:
-    """Find the command of a line and cut its arguments; no command after a message."""
-    from hypervisor.monitor_commands import find_command
+def mon_set_cpu(cpu_index: int) -> int:
+    """Choose the processor that commands are about; 0 or -1."""
+    env = state.first_cpu
+    while env is not None:
+        if env.cpu_index == cpu_index and cur_mon is not None:
+            cur_mon.mon_cpu = env
+            return 0
+        env = env.next_cpu
+    return -1
 
-    name, _, rest = cmdline.strip().partition(" ")
-    if not name:
-        return None, {}
-    cmd = find_command(name)
-    if cmd is None:
-        monitor_printf(mon, "unknown command: '%s'\n", name)
-        return None, {}
-    if cmd.function is None:
-        monitor_printf(mon, "%s: the model has no such command\n", name)
-        return None, {}
-    qdict = _words(mon, name, cmd.args_type, rest)
-    return (cmd, qdict) if qdict is not None else (None, {})
+
+@traced
+def mon_get_cpu() -> CPUState | None:
+    """The processor that commands are about."""
+    if cur_mon is None:
+        return state.first_cpu
+    if cur_mon.mon_cpu is None:
+        mon_set_cpu(0)
+    return cur_mon.mon_cpu
+
+
+@traced
+def monitor_handler_ported(cmd: Command) -> int:
+    """Whether a command's result can go to a program: it is returned, and printed by another function."""
+    return int(cmd.user_print is not None)
+
+
+@traced
+def monitor_has_error(mon: Monitor) -> int:
+    """Whether the command has failed with an error that has a class."""
+    return int(mon.error is not None)
+
+
+@traced
+def monitor_print_error(mon: Monitor) -> None:
+    """Print the command's error."""
+    assert mon.error is not None
+    qerror_print(mon.error)
+    mon.error = None
+
+
+@traced
+def monitor_call_handler(mon: Monitor, cmd: Command, params: Arguments) -> None:
+    """Call a command whose result is returned, and print or send that."""
+    data = _obey(mon, cmd, params)
+    if monitor_ctrl_mode(mon):
+        from hypervisor.monitor_qmp import monitor_protocol_emitter
+
+        monitor_protocol_emitter(mon, data)
+    elif data is not None and cmd.user_print is not None:
+        cmd.user_print(mon, data)
+
+
+def _obey(mon: Monitor, cmd: Command, params: Arguments) -> Any:
+    """Call a command; what the model is not up to is an answer, and the machine goes on."""
+    try:
+        return cmd.handler()(mon, params)
+    except (HypervisorError, OSError) as error:
+        if monitor_ctrl_mode(mon):
+            qemu_error_new(QERR_UNDEFINED_ERROR)
+        else:
+            monitor_printf(mon, "%s: %s\n", cmd.name, error)
+        return None
 
 
 @traced
 def handle_user_command(mon: Monitor, cmdline: str) -> None:
     """Execute a line."""
-    cmd, qdict = monitor_parse_command(mon, cmdline)
+    from hypervisor.monitor_parse import monitor_parse_command
+
+    qdict: Arguments = {}
+    cmd = monitor_parse_command(mon, cmdline, qdict)
     if cmd is None:
         return
     qemu_errors_to_mon(mon)
-    try:
-        cmd.function(mon, qdict)
-    finally:
-        qemu_errors_to_previous()
+    if monitor_handler_ported(cmd):
+        monitor_call_handler(mon, cmd, qdict)
+    else:
+        _obey(mon, cmd, qdict)
+    if monitor_has_error(mon):
+        monitor_print_error(mon)
+    qemu_errors_to_previous()
 
 
 @traced
@@ -239,9 +357,21 @@ def monitor_command_cb(mon: Monitor, cmdline: str, opaque: None) -> None:
 @traced
 def monitor_read_command(mon: Monitor, show_prompt: int) -> None:
     """Begin to read commands."""
-    readline_start(mon.editor, "(qemu) ", 0, monitor_command_cb, None)
+    if mon.rs is None:
+        return
+    readline_start(mon.rs, "(qemu) ", 0, monitor_command_cb, None)
     if show_prompt:
-        readline_show_prompt(mon.editor)
+        readline_show_prompt(mon.rs)
+
+
+@traced
+def monitor_read_password(mon: Monitor, readline_func: ReadLineFunc, opaque: Any) -> int:
+    """Ask for a password, which is not echoed; 0 or -EINVAL."""
+    if monitor_ctrl_mode(mon):
+        qemu_error_new(QERR_MISSING_PARAMETER, name="password")
+        return -errno.EINVAL
+    readline_start(mon.editor, "Password: ", 1, readline_func, opaque)
+    return 0
 
 
 @traced
@@ -286,23 +416,32 @@ def monitor_event(opaque: Monitor, event: int) -> None:
         if not mon.mux_out:
             readline_show_prompt(mon.editor)
         mon.reset_seen = 1
-
-
-def _release_keys(opaque: None) -> None:
-    """Nothing: the model has no keys to press."""
+    elif event == CHR_EVENT_CLOSED:
+        # 0.12.4 would put the next client's words behind what this one left unfinished.
+        readline_restart(mon.editor)
 
 
 @traced
 def monitor_init(chr: CharDriverState, flags: int) -> None:
     """Put a monitor on a character device."""
     global cur_mon
+    from hypervisor import monitor_keys
+
     if not _mon_list:
-        qemu_new_timer(vm_clock, _release_keys, None)
-    mon = Monitor(chr=chr, flags=flags)
-    mon.rs = readline_init(mon)
-    monitor_read_command(mon, 0)
-    monitor_ctrl_mode(mon)
-    qemu_chr_add_handlers(chr, monitor_can_read, monitor_read, monitor_event, mon)
+        monitor_keys.make_timer()
+    mon = Monitor(chr=chr, flags=flags, fds={})
+    if flags & MONITOR_USE_READLINE:
+        from hypervisor.monitor_completion import monitor_find_completion
+
+        mon.rs = readline_init(mon, monitor_find_completion)
+        monitor_read_command(mon, 0)
+    if monitor_ctrl_mode(mon):
+        from hypervisor.monitor_qmp import monitor_control_event, monitor_control_read
+
+        mon.mc = MonitorControl()
+        qemu_chr_add_handlers(chr, monitor_can_read, monitor_control_read, monitor_control_event, mon)
+    else:
+        qemu_chr_add_handlers(chr, monitor_can_read, monitor_read, monitor_event, mon)
     _mon_list.insert(0, mon)
     if cur_mon is None or flags & MONITOR_IS_DEFAULT:
         cur_mon = mon

@@ -1,332 +1,288 @@
-"""The monitor's commands: a part of monitor.c, and its table, qemu-monitor.hx.
+"""The tables of the monitor's commands: those of monitor.c and qemu-monitor.hx, and one of our own.
 
-A table entry says how the words after the name are cut: "device:B" a block device's name, "target:F" a file
-name, "arg:s?" text that may be missing, "force:-f" a flag. Commands of 0.12.4 that the model lacks are in the
-table without a function.
+An entry of `MON_CMDS` is a line "NAMES ARGUMENTS HANDLER", and below it, indented, what `help` shows. NAMES
+are separated by `|`; ARGUMENTS are those of `hypervisor.monitor_parse`, HANDLER is "module:function" of this
+package, and - stands for none. The handler of a command that QMP has, too, returns its result; then `*`
+follows, or the function that prints the result. An entry of `INFO_CMDS` has no ARGUMENTS. To give the model a
+command that it lacks, write its handler where a - stands.
+
+    handler(mon, qdict)     of a command; of `info ITEM`: handler(mon)
+    user_print(mon, data)
+
+- `mon_cmds`, `info_cmds`: the tables.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
-from typing import NamedTuple
-
-from hypervisor.block import (
-    bdrv_close,
-    bdrv_commit,
-    bdrv_find,
-    bdrv_find_whitelisted_format,
-    bdrv_get_device_name,
-    bdrv_info,
-    bdrv_info_print,
-    bdrv_info_stats,
-    bdrv_is_inserted,
-    bdrv_is_locked,
-    bdrv_is_removable,
-    bdrv_key_required,
-    bdrv_open2,
-    bdrv_stats_print,
-)
-from hypervisor.block_int import BlockDriverState
-from hypervisor.migration import (
-    do_info_migrate,
-    do_info_migrate_print,
-    do_migrate,
-    do_migrate_cancel,
-    do_migrate_set_downtime,
-    do_migrate_set_speed,
-)
-from hypervisor.monitor import Arguments, Monitor, monitor_printf, qemu_error
-from hypervisor.savevm_snapshots import do_delvm, do_info_snapshots, do_loadvm, do_savevm
-from hypervisor.version import QEMU_PKGVERSION, QEMU_VERSION
-from hypervisor.vl_drive import drives
-from hypervisor.vl_loop import (
-    qemu_system_powerdown_request,
-    qemu_system_reset_request,
-    vm_start,
-    vm_stop,
-)
-from hypervisor.vl_state import state
-from tracer import traced
+from typing import Any, Final, NamedTuple
 
 C_FILE = "monitor.c"
 
+MON_CMDS: Final = r"""
+help|? name:s? monitor_info:do_help_cmd
+    [cmd] -- show the help
+commit device:B monitor_control:do_commit
+    device|all -- commit changes to the disk images (if -snapshot is used) or backing files
+info item:s? monitor_info:do_info *
+    [subcommand] -- show various information about the system state
+q|quit - monitor_control:do_quit *
+    -- quit the emulator
+eject force:-f,device:B monitor_control:do_eject *
+    [-f] device -- eject a removable medium (use -f to force it)
+change device:B,target:F,arg:s? monitor_control:do_change *
+    device filename [format] -- change a removable medium, optional format
+screendump filename:F monitor_keys:do_screen_dump
+    filename -- save screen into PPM image 'filename'
+logfile filename:F monitor_log:do_logfile
+    filename -- output logs to 'filename'
+log items:s monitor_log:do_log
+    item1[,...] -- activate logging of the specified items to '/tmp/qemu.log'
+savevm name:s? savevm_snapshots:do_savevm
+    [tag|id] -- save a VM snapshot. If no tag or id are provided, a new snapshot is created
+loadvm name:s savevm_snapshots:do_loadvm
+    tag|id -- restore a VM snapshot from its tag or id
+delvm name:s savevm_snapshots:do_delvm
+    tag|id -- delete a VM snapshot from its tag or id
+singlestep option:s? -
+    [on|off] -- run emulation in singlestep mode or switch to normal mode
+stop - monitor_control:do_stop *
+    -- stop emulation
+c|cont - monitor_control:do_cont *
+    -- resume emulation
+gdbserver device:s? -
+    [device] -- start gdbserver on given device (default 'tcp::1234'), stop with 'none'
+x fmt:/,addr:l monitor_memory:do_memory_dump
+    /fmt addr -- virtual memory dump starting at 'addr'
+xp fmt:/,addr:l monitor_memory:do_physical_memory_dump
+    /fmt addr -- physical memory dump starting at 'addr'
+p|print fmt:/,val:l monitor_memory:do_print
+    /fmt expr -- print expression value (use $reg for CPU register access)
+i fmt:/,addr:i,index:i. monitor_memory:do_ioport_read
+    /fmt addr -- I/O port read
+o fmt:/,addr:i,val:i monitor_memory:do_ioport_write
+    /fmt addr value -- I/O port write
+sendkey string:s,hold_time:i? monitor_keys:do_sendkey
+    keys [hold_ms] -- send keys to the VM (e.g. 'sendkey ctrl-alt-f1', default hold time=100 ms)
+system_reset - monitor_control:do_system_reset *
+    -- reset the system
+system_powerdown - monitor_control:do_system_powerdown *
+    -- send system power down event
+sum start:i,size:i monitor_memory:do_sum
+    addr size -- compute the checksum of a memory region
+usb_add devname:s -
+    device -- add USB device (e.g. 'host:bus.addr' or 'host:vendor_id:product_id')
+usb_del devname:s -
+    device -- remove USB device 'bus.addr'
+device_add config:s -
+    device -- add device, like -device on the command line
+device_del id:s -
+    device -- remove device
+cpu index:i monitor_control:do_cpu_set
+    index -- set the default CPU
+mouse_move dx_str:s,dy_str:s,dz_str:s? -
+    dx dy [dz] -- send mouse move events
+mouse_button button_state:i -
+    state -- change mouse button state (1=L, 2=M, 4=R)
+mouse_set index:i -
+    index -- set which mouse device receives events
+wavcapture path:F,freq:i?,bits:i?,nchannels:i? -
+    path [frequency [bits [channels]]] -- capture audio to a wave file (default frequency=44100 bits=16
+    channels=2)
+stopcapture n:i -
+    capture index -- stop capture
+memsave val:l,size:i,filename:s monitor_memory:do_memory_save *
+    addr size file -- save to disk virtual memory dump starting at 'addr' of size 'size'
+pmemsave val:l,size:i,filename:s monitor_memory:do_physical_memory_save *
+    addr size file -- save to disk physical memory dump starting at 'addr' of size 'size'
+boot_set bootdevice:s monitor_control:do_boot_set
+    bootdevice -- define new values for the boot device list
+nmi cpu_index:i -
+    cpu -- inject an NMI on the given CPU
+migrate detach:-d,blk:-b,inc:-i,uri:s migration:do_migrate *
+    [-d] [-b] [-i] uri -- migrate to URI (using -d to not wait for completion)\n\t\t\t -b for migration
+    without shared storage with full copy of disk\n\t\t\t -i for migration without shared storage with
+    incremental copy of disk (base image shared between src and destination)
+migrate_cancel - migration:do_migrate_cancel *
+    -- cancel the current VM migration
+migrate_set_speed value:s migration:do_migrate_set_speed
+    value -- set maximum speed (in bytes) for migrations
+migrate_set_downtime value:s migration:do_migrate_set_downtime
+    value -- set maximum tolerated downtime (in seconds) for migrations
+drive_add pci_addr:s,opts:s -
+    [[<domain>:]<bus>:]<slot>\n[file=file][,if=type][,bus=n]\n[,unit=m][,media=d][index=i]\n[,cyls=c,heads=h,secs=s[,trans=t]]\n[snapshot=on|off][,cache=on|off]
+    -- add drive to PCI storage controller
+pci_add pci_addr:s,type:s,opts:s? - *
+    auto|[[<domain>:]<bus>:]<slot> nic|storage|host [[vlan=n][,macaddr=addr][,model=type]]
+    [file=file][,if=type][,bus=nr]... [host=02:00.0[,name=string][,dma=none] -- hot-add PCI device
+pci_del pci_addr:s - *
+    [[<domain>:]<bus>:]<slot> -- hot remove PCI device
+host_net_add device:s,opts:s? -
+    tap|user|socket|vde|dump [options] -- add host VLAN client
+host_net_remove vlan_id:i,device:s -
+    vlan_id name -- remove host VLAN client
+hostfwd_add arg1:s,arg2:s?,arg3:s? -
+    [vlan_id name] [tcp|udp]:[hostaddr]:hostport-[guestaddr]:guestport -- redirect TCP or UDP
+    connections from host to guest (requires -net user)
+hostfwd_remove arg1:s,arg2:s?,arg3:s? -
+    [vlan_id name] [tcp|udp]:[hostaddr]:hostport -- remove host-to-guest TCP or UDP redirection
+balloon value:M monitor_control:do_balloon *
+    target -- request VM to change it's memory allocation (in MB)
+set_link name:s,up_or_down:s monitor_control:do_set_link
+    name up|down -- change the link status of a network adapter
+watchdog_action action:s -
+    [reset|shutdown|poweroff|pause|debug|none] -- change watchdog action
+acl_show aclname:s monitor_control:do_acl_show
+    aclname -- list rules in the access control list
+acl_policy aclname:s,policy:s monitor_control:do_acl_policy
+    aclname allow|deny -- set default access control list policy
+acl_add aclname:s,match:s,policy:s,index:i? monitor_control:do_acl_add
+    aclname match allow|deny [index] -- add a match rule to the access control list
+acl_remove aclname:s,match:s monitor_control:do_acl_remove
+    aclname match -- remove a match rule from the access control list
+acl_reset aclname:s monitor_control:do_acl_reset
+    aclname -- reset the access control list
+mce cpu_index:i,bank:i,status:l,mcg_status:l,addr:l,misc:l -
+    cpu bank status mcgstatus addr misc -- inject a MCE on the given CPU
+getfd fdname:s monitor_control:do_getfd *
+    getfd name -- receive a file descriptor via SCM rights and assign it a name
+closefd fdname:s monitor_control:do_closefd *
+    closefd name -- close a file descriptor previously passed via SCM rights
+block_passwd device:B,password:s monitor_control:do_block_set_passwd *
+    block_passwd device password -- set the password of encrypted block devices
+cpu_set cpu:i,state:s -
+    cpu [online|offline] -- change cpu state
+trace what:s?,file:s? monitor_trace:do_trace
+    on|off|status|save FILE|tail [N] -- record the calls of this very program (studykvm)
+"""
+
+INFO_CMDS: Final = r"""
+version monitor_info:do_info_version do_info_version_print
+    -- show the version of QEMU
+commands monitor_info:do_info_commands monitor_user_noop
+    -- list QMP available commands
+network monitor_devices:do_info_network -
+    -- show the network state
+chardev qemu_char_open:qemu_chr_info qemu_chr_info_print
+    -- show the character devices
+block block:bdrv_info bdrv_info_print
+    -- show the block devices
+blockstats block:bdrv_info_stats bdrv_stats_print
+    -- show block device statistics
+registers monitor_cpu:do_info_registers -
+    -- show the cpu registers
+cpus monitor_cpu:do_info_cpus monitor_print_cpus
+    -- show infos for each CPU
+history monitor_info:do_info_history -
+    -- show the command line history
+irq monitor_devices:irq_info -
+    -- show the interrupts statistics (if available)
+pic monitor_devices:pic_info -
+    -- show i8259 (PIC) state
+pci monitor_devices:pci_info -
+    -- show PCI info
+tlb monitor_cpu:tlb_info -
+    -- show virtual to physical memory mappings
+mem monitor_cpu:mem_info -
+    -- show the active virtual memory mappings
+hpet monitor_info:do_info_hpet do_info_hpet_print
+    -- show state of HPET
+jit - -
+    -- show dynamic compiler info
+kvm monitor_info:do_info_kvm do_info_kvm_print
+    -- show KVM information
+numa monitor_info:do_info_numa -
+    -- show NUMA information
+usb - -
+    -- show guest USB devices
+usbhost - -
+    -- show host USB devices
+profile monitor_info:do_info_profile -
+    -- show profiling information
+capture monitor_info:do_info_capture -
+    -- show capture information
+snapshots savevm_snapshots:do_info_snapshots -
+    -- show the currently saved VM snapshots
+status monitor_info:do_info_status do_info_status_print
+    -- show the current VM status (running|paused)
+pcmcia - -
+    -- show guest PCMCIA status
+mice monitor_devices:do_info_mice do_info_mice_print
+    -- show which guest mouse is receiving events
+vnc - monitor_user_noop
+    -- show the vnc server status
+name monitor_info:do_info_name do_info_name_print
+    -- show the current VM name
+uuid monitor_info:do_info_uuid do_info_uuid_print
+    -- show the current VM UUID
+usernet - -
+    -- show user network stack connection states
+migrate migration:do_info_migrate do_info_migrate_print
+    -- show migration status
+balloon monitor_control:do_info_balloon monitor_user_noop
+    -- show balloon information
+qtree monitor_devices:do_info_qtree -
+    -- show device tree
+qdm monitor_devices:do_info_qdm -
+    -- show qdev device model list
+roms monitor_devices:do_info_roms -
+    -- show roms
+"""
+
 
 class Command(NamedTuple):
-    """`mon_cmd_t`: an entry of the table; several names are separated by `|`."""
+    """`mon_cmd_t`: an entry of a table."""
 
     name: str
     args_type: str
-    function: Callable[[Monitor, Arguments], None] | None
     params: str
     help: str
+    mhandler: str
+    user_print_name: str
+
+    def is_modelled(self) -> bool:
+        """Whether the model has the command."""
+        return bool(self.mhandler)
+
+    def handler(self) -> Callable[..., Any]:
+        """The function that obeys the command."""
+        return _function(self.mhandler)
+
+    @property
+    def user_print(self) -> Callable[[Any, Any], None] | None:
+        """The function that prints the result for humans; None for a command that QMP lacks."""
+        if not self.user_print_name:
+            return None
+        if self.user_print_name in ("*", "monitor_user_noop"):
+            return _function("monitor_info:monitor_user_noop")
+        return _function(f"{self.mhandler.partition(':')[0]}:{self.user_print_name}")
 
 
-@traced
-def compare_cmd(name: str, list: str) -> int:
-    """Whether `name` is one of the names in `list`."""
-    return int(name in list.split("|"))
-
-
-def find_command(name: str) -> Command | None:
-    """Find a command, also one the model lacks."""
-    found = next((cmd for cmd in mon_cmds if compare_cmd(name, cmd.name)), None)
-    if found is None and name in _LACKING.split():
-        found = Command(name, "", None, "", "")
+def _function(place: str) -> Callable[..., Any]:
+    module, _, name = place.partition(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(f"hypervisor.{module}"), name)
     return found
 
 
-@traced
-def help_cmd_dump(mon: Monitor, cmds: list[Command], prefix: str, name: str | None) -> None:
-    """Print one line a command, or the one of `name`."""
-    for cmd in cmds:
-        if name is None or name == cmd.name:
-            monitor_printf(mon, "%s%s %s -- %s\n", prefix, cmd.name, cmd.params, cmd.help)
+def _read(table: str, arguments: bool) -> list[Command]:
+    entries: list[tuple[str, list[str]]] = []
+    for line in table.strip().splitlines():
+        if line.startswith(" "):
+            entries[-1][1].append(line.strip())
+        else:
+            entries.append((line, []))
+    return [_command(first, " ".join(help), arguments) for first, help in entries]
 
 
-@traced
-def help_cmd(mon: Monitor, name: str | None) -> None:
-    """Print the commands, or what can follow `info`."""
-    if name == "info":
-        help_cmd_dump(mon, info_cmds, "info ", None)
-    else:
-        help_cmd_dump(mon, mon_cmds, "", name)
+def _command(first: str, text: str, arguments: bool) -> Command:
+    words = ["" if word == "-" else word for word in first.split(" ")]
+    if not arguments:
+        words.insert(1, "")
+    name, args_type, mhandler, *user_print = words
+    params, _, help = text.replace(r"\n", "\n").replace(r"\t", "\t").partition("-- ")
+    return Command(name, args_type, params.removesuffix(" "), help, mhandler, "".join(user_print))
 
 
-@traced
-def do_help_cmd(mon: Monitor, qdict: Arguments) -> None:
-    """Obey `help`."""
-    help_cmd(mon, qdict.get("name"))
-
-
-@traced
-def do_info(mon: Monitor, qdict: Arguments) -> None:
-    """Obey `info`."""
-    item = qdict.get("item")
-    cmd = next((cmd for cmd in info_cmds if item is not None and compare_cmd(item, cmd.name)), None)
-    if cmd is not None and cmd.function is not None:
-        cmd.function(mon, qdict)
-    elif item in _LACKING_INFO.split():
-        monitor_printf(mon, "info %s: the model has no such command\n", item)
-    else:
-        help_cmd(mon, "info")
-
-
-@traced
-def do_info_version(mon: Monitor, qdict: Arguments) -> None:
-    """Obey `info version`."""
-    monitor_printf(mon, "%s%s\n", QEMU_VERSION, QEMU_PKGVERSION)
-
-
-@traced
-def do_info_name(mon: Monitor, qdict: Arguments) -> None:
-    """Obey `info name`."""
-    if state.qemu_name:
-        monitor_printf(mon, "%s\n", state.qemu_name)
-
-
-@traced
-def do_info_status(mon: Monitor, qdict: Arguments) -> None:
-    """Obey `info status`."""
-    monitor_printf(mon, "VM status: %s\n", "running" if state.vm_running else "paused")
-
-
-@traced
-def do_info_kvm(mon: Monitor, qdict: Arguments) -> None:
-    """Obey `info kvm`."""
-    monitor_printf(mon, "kvm support: disabled\n")
-
-
-def _info_block(mon: Monitor, qdict: Arguments) -> None:
-    bdrv_info_print(mon, bdrv_info(mon))
-
-
-def _info_snapshots(mon: Monitor, qdict: Arguments) -> None:
-    do_info_snapshots(mon)
-
-
-def _info_migrate(mon: Monitor, qdict: Arguments) -> None:
-    data = do_info_migrate(mon)
-    if data is not None:
-        do_info_migrate_print(mon, data)
-
-
-def _info_blockstats(mon: Monitor, qdict: Arguments) -> None:
-    bdrv_stats_print(mon, bdrv_info_stats(mon))
-
-
-@traced
-def do_info_history(mon: Monitor, qdict: Arguments) -> None:
-    """Obey `info history`."""
-    for number, line in enumerate(mon.editor.history):
-        monitor_printf(mon, "%d: '%s'\n", number, line)
-
-
-@traced
-def do_quit(mon: Monitor, qdict: Arguments) -> None:
-    """End the program at once."""
-    state.exit_reason = "quit"
-    raise SystemExit(0)
-
-
-@traced
-def do_commit(mon: Monitor, qdict: Arguments) -> None:
-    """Write what overlays hold into their backing files."""
-    device = qdict["device"]
-    for dinfo in drives:
-        assert dinfo.bdrv is not None
-        if device == "all" or bdrv_get_device_name(dinfo.bdrv) == device:
-            bdrv_commit(dinfo.bdrv)
-
-
-def _find(name: str) -> BlockDriverState | None:
-    bs = bdrv_find(name)
-    if bs is None:
-        qemu_error("The %s device has not been found\n", name)
-    return bs
-
-
-@traced
-def eject_device(mon: Monitor, bs: BlockDriverState, force: int) -> int:
-    """Take the medium out of a drive; -1 after a message."""
-    if bdrv_is_inserted(bs):
-        if not force:
-            if not bdrv_is_removable(bs):
-                qemu_error("Device %s is not removable\n", bdrv_get_device_name(bs))
-                return -1
-            if bdrv_is_locked(bs):
-                qemu_error("Device %s is locked\n", bdrv_get_device_name(bs))
-                return -1
-        bdrv_close(bs)
-    return 0
-
-
-@traced
-def do_eject(mon: Monitor, qdict: Arguments) -> None:
-    """Obey `eject`."""
-    bs = _find(qdict["device"])
-    if bs is not None:
-        eject_device(mon, bs, qdict["force"])
-
-
-@traced
-def monitor_read_bdrv_key_start(
-    mon: Monitor, bs: BlockDriverState, completion_cb: None, opaque: None
-) -> None:
-    """Ask for the key of an encrypted medium; the model opens none."""
-    bdrv_key_required(bs)
-
-
-@traced
-def do_change_block(mon: Monitor, device: str, filename: str, fmt: str | None) -> None:
-    """Put another medium into a drive; a file that does not open leaves it empty."""
-    bs = _find(device)
-    if bs is None:
-        return
-    drv = None
-    if fmt is not None:
-        drv = bdrv_find_whitelisted_format(fmt)
-        if drv is None:
-            qemu_error("Invalid block format %s\n", fmt)
-            return
-    if eject_device(mon, bs, 0) < 0:
-        return
-    bdrv_open2(bs, filename, 0, drv)
-    monitor_read_bdrv_key_start(mon, bs, None, None)
-
-
-@traced
-def do_change(mon: Monitor, qdict: Arguments) -> None:
-    """Obey `change`."""
-    if qdict["device"] == "vnc":
-        monitor_printf(mon, "change vnc: the model has no VNC server\n")
-    else:
-        do_change_block(mon, qdict["device"], qdict["target"], qdict.get("arg"))
-
-
-@traced
-def do_stop(mon: Monitor, qdict: Arguments) -> None:
-    """Stop the machine."""
-    vm_stop(0)
-
-
-@traced
-def do_cont(mon: Monitor, qdict: Arguments) -> None:
-    """Let the machine go on."""
-    vm_start()
-
-
-@traced
-def do_system_reset(mon: Monitor, qdict: Arguments) -> None:
-    """Reset the machine."""
-    qemu_system_reset_request()
-
-
-@traced
-def do_system_powerdown(mon: Monitor, qdict: Arguments) -> None:
-    """Press the machine's power button."""
-    qemu_system_powerdown_request()
-
-
-mon_cmds: list[Command] = [
-    Command("help|?", "name:s?", do_help_cmd, "[cmd]", "show the help"),
-    Command(
-        "commit",
-        "device:B",
-        do_commit,
-        "device|all",
-        "commit changes to the disk images (if -snapshot is used) or backing files",
-    ),
-    Command("info", "item:s?", do_info, "[subcommand]", "show various information about the system state"),
-    Command("q|quit", "", do_quit, "", "quit the emulator"),
-    Command(
-        "eject", "force:-f,device:B", do_eject, "[-f] device", "eject a removable medium (use -f to force it)"
-    ),
-    Command(
-        "change",
-        "device:B,target:F,arg:s?",
-        do_change,
-        "device filename [format]",
-        "change a removable medium, optional format",
-    ),
-    Command("stop", "", do_stop, "", "stop emulation"),
-    Command("c|cont", "", do_cont, "", "resume emulation"),
-    Command(
-        "savevm",
-        "name:s?",
-        do_savevm,
-        "[tag|id]",
-        "save a VM snapshot. If no tag or id are provided, a new snapshot is created",
-    ),
-    Command("loadvm", "name:s", do_loadvm, "tag|id", "restore a VM snapshot from its tag or id"),
-    Command("delvm", "name:s", do_delvm, "tag|id", "delete a VM snapshot from its tag or id"),
-    Command("migrate", "detach:-d,blk:-b,inc:-i,uri:s", do_migrate, "[-d] [-b] [-i] uri", "migrate to URI"),
-    Command("migrate_cancel", "", do_migrate_cancel, "", "cancel the current VM migration"),
-    Command("migrate_set_speed", "value:s", do_migrate_set_speed, "value", "set maximum speed (in bytes)"),
-    Command("migrate_set_downtime", "value:s", do_migrate_set_downtime, "value", "set maximum downtime"),
-    Command("system_reset", "", do_system_reset, "", "reset the system"),
-    Command("system_powerdown", "", do_system_powerdown, "", "send system power down event"),
-]
-
-info_cmds: list[Command] = [
-    Command("version", "", do_info_version, "", "show the version of QEMU"),
-    Command("block", "", _info_block, "", "show the block devices"),
-    Command("blockstats", "", _info_blockstats, "", "show block device statistics"),
-    Command("snapshots", "", _info_snapshots, "", "show the currently saved VM snapshots"),
-    Command("migrate", "", _info_migrate, "", "show migration status"),
-    Command("history", "", do_info_history, "", "show the command line history"),
-    Command("kvm", "", do_info_kvm, "", "show KVM information"),
-    Command("status", "", do_info_status, "", "show the current VM status (running|paused)"),
-    Command("name", "", do_info_name, "", "show the current VM name"),
-]
-
-_LACKING = """
-    screendump logfile log singlestep gdbserver x xp p print i o sendkey sum
-    usb_add usb_del device_add device_del cpu mouse_move mouse_button mouse_set wavcapture stopcapture
-    memsave pmemsave boot_set nmi
-    drive_add pci_add pci_del host_net_add host_net_remove hostfwd_add hostfwd_remove balloon set_link
-    watchdog_action acl_show acl_policy acl_add acl_remove acl_reset mce getfd closefd block_passwd cpu_set
-"""
-_LACKING_INFO = """
-    commands network chardev registers cpus irq pic pci tlb mem hpet jit numa usb usbhost profile capture
-    pcmcia mice vnc uuid cpustats usernet balloon qtree qdm roms
-"""
+mon_cmds: list[Command] = _read(MON_CMDS, arguments=True)
+info_cmds: list[Command] = _read(INFO_CMDS, arguments=False)

@@ -200,6 +200,17 @@ def _monitor(line: _CommandLine, value: str) -> None:
     line.default["monitor"] = 0
 
 
+def _qmp(line: _CommandLine, value: str) -> None:
+    monitor_parse(value, "control")
+    line.default["monitor"] = 0
+
+
+def _uuid(line: _CommandLine, value: str) -> None:
+    ret, state.qemu_uuid = options.qemu_uuid_parse(value)
+    if ret < 0:
+        line.refuse("Fail to parse UUID string. Wrong format.")
+
+
 def _mon(line: _CommandLine, value: str) -> None:
     if qemu_opts_parse(qemu_mon_opts, value, "chardev") is None:
         line.refuse(f"parse error: {value}")
@@ -338,6 +349,7 @@ _OBEY: dict[str, Callable[[_CommandLine, str], None]] = {
     "incoming": _incoming,
     "m": _ram,
     "name": _name,
+    "uuid": _uuid,
     "nographic": _set(display_type=DT_NOGRAPHIC),
     "no-fd-bootchk": _set(fd_bootchk=0),
     "net": _net,
@@ -345,6 +357,7 @@ _OBEY: dict[str, Callable[[_CommandLine, str], None]] = {
     "serial": _serial,
     "parallel": _parallel,
     "monitor": _monitor,
+    "qmp": _qmp,
     "mon": _mon,
     "S": _set(autostart=0),
     "no-reboot": _set(no_reboot=1),

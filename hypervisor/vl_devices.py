@@ -147,15 +147,18 @@ def chardev_init_func(opts: QemuOpts, opaque: None) -> int:
 @traced
 def mon_init_func(opts: QemuOpts, opaque: None) -> int:
     """Make a monitor."""
-    from hypervisor.monitor import MONITOR_IS_DEFAULT, MONITOR_USE_READLINE, monitor_init
+    from hypervisor.monitor import (
+        MONITOR_IS_DEFAULT,
+        MONITOR_USE_CONTROL,
+        MONITOR_USE_READLINE,
+        monitor_init,
+    )
 
     mode = qemu_opt_get(opts, "mode") or "readline"
-    if mode == "control":
-        raise HypervisorError("the model's monitor does not speak QMP: use -monitor instead of -qmp")
-    if mode != "readline":
+    if mode not in ("readline", "control"):
         print(f'unknown monitor mode "{mode}"', file=sys.stderr)
         raise SystemExit(1)
-    flags = MONITOR_USE_READLINE
+    flags = MONITOR_USE_READLINE if mode == "readline" else MONITOR_USE_CONTROL
     if qemu_opt_get_bool(opts, "default", 0):
         flags |= MONITOR_IS_DEFAULT
     chardev = qemu_opt_get(opts, "chardev")

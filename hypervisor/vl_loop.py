@@ -447,6 +447,13 @@ def _unlink_deleted() -> None:
 @traced
 def main_loop() -> None:
     """Run the machine until its end is asked for."""
+    from hypervisor.monitor_qmp import (
+        QEVENT_POWERDOWN,
+        QEVENT_RESET,
+        QEVENT_SHUTDOWN,
+        monitor_protocol_event,
+    )
+
     if kvm_enabled():
         from hypervisor.qemu_kvm import kvm_main_loop
 
@@ -460,13 +467,16 @@ def main_loop() -> None:
             if not vm_can_run():
                 break
         if qemu_shutdown_requested():
+            monitor_protocol_event(QEVENT_SHUTDOWN, None)
             if not state.no_shutdown:
                 break
             vm_stop(0)
             state.no_shutdown = 0
         if qemu_reset_requested():
+            monitor_protocol_event(QEVENT_RESET, None)
             qemu_system_reset()
         if qemu_powerdown_requested():
+            monitor_protocol_event(QEVENT_POWERDOWN, None)
             # The guest would hear of it by ACPI, which the model has not: end at once.
             state.exit_reason = "powerdown"
             break

@@ -2,7 +2,8 @@
 
 - `qemu_options`: every option of qemu-kvm 0.12.4 for x86; those that the model lacks are known by name.
 - `find_option(name)`, `version()`, `help(exitcode)`.
-- `parse_bootdevices(devices)`, `parse_ram_size(text)`: values that have a syntax of their own.
+- `parse_bootdevices(devices)`, `qemu_uuid_parse(str)`, `parse_ram_size(text)`: values with a syntax of their
+  own.
 """
 
 from __future__ import annotations
@@ -53,16 +54,19 @@ boot|[order=drives][,once=drives][,menu=on|off]|'drives': floppy (a), hard disk 
 snapshot||write to temporary files instead of disk image files
 m|megs|set virtual RAM size to megs MB [default=128]
 name|string|set the name of the guest
+uuid|%08x-%04x-%04x-%04x-%012x|specify machine UUID
 bios|file|a BIOS instead of the built-in one: a file, or 'seabios' for Debian's package of that name
 nographic||disable graphical output and redirect serial I/Os to console
 no-fd-bootchk||disable boot signature checking for floppy disks
 hdachs|c,h,s[,t]|force hard disk 0 physical geometry and the optional BIOS translation (t=none or lba)
 net|none|use it alone to have zero network devices; the model has no others
-chardev|backend,id=id[,path=path][,mux=on|off]|a character device: null, stdio, file or pipe
+chardev|backend,id=id[,path=path][,host=h][,port=p][,mux=on|off]\
+|a character device: null, stdio, file, pipe, pty or socket
 serial|dev|redirect the serial port to char device 'dev'
 parallel|dev|redirect the parallel port to char device 'dev'
 monitor|dev|redirect the monitor to char device 'dev'
-mon|chardev=[name][,mode=readline][,default]|a monitor on a character device
+qmp|dev|like -monitor, but a monitor for programs: it speaks QMP
+mon|chardev=[name][,mode=readline|control][,default]|a monitor on a character device
 S||freeze CPU at startup (use 'c' to start execution)
 no-reboot||exit instead of rebooting
 no-shutdown||stop before shutdown
@@ -84,8 +88,8 @@ win2k-hack||use it when installing Windows 2000: nothing in the model
 smp|n|set the number of CPUs: the model has one
 """
 _LACKING_WITH = """
-cpu numa k soundhw usbdevice device uuid vga vnc balloon acpitable smbios tftp bootp redir smb netdev bt
-kernel append initrd qmp pidfile gdb d option-rom clock startdate rtc icount watchdog
+cpu numa k soundhw usbdevice device vga vnc balloon acpitable smbios tftp bootp redir smb netdev bt
+kernel append initrd pidfile gdb d option-rom clock startdate rtc icount watchdog
 watchdog-action virtioconsole tb-size chroot runas pcidevice nvram kvm-shadow-memory mem-path
 """
 _LACKING_WITHOUT = """
@@ -167,6 +171,18 @@ def parse_bootdevices(devices: str) -> int:
             raise SystemExit(1)
         bitmap |= bit
     return bitmap
+
+
+@traced
+def qemu_uuid_parse(str: str) -> tuple[int, bytes]:
+    """Read a UUID; 0 or -1, and its bytes.
+
+    >>> qemu_uuid_parse("550e8400-e29b-41d4-a716-446655440000")[1].hex()
+    '550e8400e29b41d4a716446655440000'
+    """
+    if not re.fullmatch(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", str):
+        return -1, bytes(16)
+    return 0, bytes.fromhex(str.replace("-", ""))
 
 
 def parse_ram_size(text: str) -> int:

@@ -46,6 +46,7 @@ class VlState:
     powerdown_requested: int = 0
     display_type: int = DT_DEFAULT
     qemu_name: str | None = None
+    qemu_uuid: bytes = bytes(16)
     bios_name: str | None = None
     boot_menu: int = 0
     fd_bootchk: int = 1

@@ -140,8 +140,8 @@ def test_media_change_as_the_recording_shows_it(here, machine):
 
 ANSWERS = {
     "foo": "unknown command: 'foo'\n",
-    "savevm x": "Error while creating snapshot on 'ide0-hd0'\n",
-    "info registers": "info registers: the model has no such command\n",
+    "gdbserver": "gdbserver: the model has no such command\n",
+    "info jit": "info jit: the model has no such command\n",
     "commit": "commit: block device name expected\n",
     "change ide1-cd0": "change: filename expected\n",
     "stop now": "stop: extraneous characters at the end of line\n",
