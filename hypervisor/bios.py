@@ -28,6 +28,7 @@ from hypervisor.ioport import cpu_inl, cpu_outb, cpu_outl
 from hypervisor.program import on_reset
 from hypervisor.vl_state import DT_NOGRAPHIC, state
 from hypervisor.vl_timers import _guest_seconds
+from hypervisor.vmstate.bios import register_bios
 
 TRAP, RESUME, POST = 0xB0, 0xB2, 0xB4
 _STUBS, _WAIT, _IRET, _ENTRY = 0xE000, 0xFF00, 0xFF10, 0xFFF0
@@ -52,6 +53,7 @@ def install(env: CPUState, boot_devices: str) -> bytes:
     """Serve the BIOS; the ROM that the guest sees of it."""
     global _current
     _current = Bios(env.accel, boot_devices)
+    register_bios(_current)
     return _rom()
 
 
