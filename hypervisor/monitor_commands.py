@@ -81,9 +81,9 @@ device_del id:s -
     device -- remove device
 cpu index:i monitor_control:do_cpu_set
     index -- set the default CPU
-mouse_move dx_str:s,dy_str:s,dz_str:s? -
+mouse_move dx_str:s,dy_str:s,dz_str:s? monitor_devices:do_mouse_move
     dx dy [dz] -- send mouse move events
-mouse_button button_state:i -
+mouse_button button_state:i monitor_devices:do_mouse_button
     state -- change mouse button state (1=L, 2=M, 4=R)
 mouse_set index:i -
     index -- set which mouse device receives events
@@ -194,7 +194,7 @@ kvm monitor_info:do_info_kvm do_info_kvm_print
     -- show KVM information
 numa monitor_info:do_info_numa -
     -- show NUMA information
-usb - -
+usb monitor_devices:usb_info -
     -- show guest USB devices
 usbhost - -
     -- show host USB devices
@@ -206,11 +206,11 @@ snapshots savevm_snapshots:do_info_snapshots -
     -- show the currently saved VM snapshots
 status monitor_info:do_info_status do_info_status_print
     -- show the current VM status (running|paused)
-pcmcia - -
+pcmcia monitor_devices:pcmcia_info -
     -- show guest PCMCIA status
 mice monitor_devices:do_info_mice do_info_mice_print
     -- show which guest mouse is receiving events
-vnc - monitor_user_noop
+vnc monitor_devices:do_info_vnc do_info_vnc_print
     -- show the vnc server status
 name monitor_info:do_info_name do_info_name_print
     -- show the current VM name

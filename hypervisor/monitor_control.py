@@ -56,6 +56,7 @@ from hypervisor.vl_loop import (
     vm_start,
     vm_stop,
 )
+from hypervisor.vl_machine import qemu_boot_set
 from hypervisor.vl_state import state
 from tracer import Struct, traced
 
@@ -223,6 +224,18 @@ def do_system_reset(mon: Monitor, qdict: Arguments) -> None:
 def do_system_powerdown(mon: Monitor, qdict: Arguments) -> None:
     """Press the machine's power button."""
     qemu_system_powerdown_request()
+
+
+@traced
+def do_boot_set(mon: Monitor, qdict: Arguments) -> None:
+    """Obey `boot_set`."""
+    res = qemu_boot_set(qdict["bootdevice"])
+    if res == 0:
+        monitor_printf(mon, "boot device list now set to %s\n", qdict["bootdevice"])
+    elif res > 0:
+        monitor_printf(mon, "setting boot device list failed\n")
+    else:
+        monitor_printf(mon, "no function defined to set boot device list for this architecture\n")
 
 
 @traced

@@ -1,6 +1,6 @@
 """What `info` shows of the machine's devices: parts of hw/i8259.c, pci.c, qdev.c, loader.c and others.
 
-- `info pic`, `irq`, `pci`, `qtree`, `qdm`, `roms`, `mice`, `network`.
+- `info pic`, `irq`, `pci`, `qtree`, `qdm`, `roms`, `mice`, `network`, ...; `mouse_move`, `mouse_button`.
 """
 
 from __future__ import annotations
@@ -15,13 +15,17 @@ from hypervisor.hw.isa_bus import ISADevice
 from hypervisor.hw.pci import PCIBus, PCIDevice, pci_get_word
 from hypervisor.hw.qdev import BusState, DeviceInfo, DeviceState, device_infos
 from hypervisor.hw.qdev_properties import Property
-from hypervisor.monitor import Monitor, monitor_printf
+from hypervisor.monitor import Arguments, Monitor, monitor_printf
+from hypervisor.program import on_reset
+from hypervisor.qemu_option_parameter import strtoll
+from hypervisor.vl_input import kbd_mouse_event
 from tracer import traced
 
 C_FILE = "hw/qdev.c"
 
 _NO_BAR = (1 << 64) - 1
 _INTERRUPT_PIN = 0x3D
+_WAY = 0x7FFF
 _CLASSES = {
     0x0100: "SCSI controller", 0x0101: "IDE controller", 0x0102: "Floppy controller",
     0x0103: "IPI controller", 0x0104: "RAID controller", 0x0106: "SATA controller",
@@ -35,6 +39,15 @@ _CLASSES = {
     0x0606: "NUBUS bridge", 0x0607: "CARDBUS bridge", 0x0608: "RACEWAY bridge", 0x0680: "Bridge",
     0x0C03: "USB controller",
 }  # fmt: skip
+
+
+_buttons = 0
+
+
+@on_reset
+def _reset() -> None:
+    global _buttons
+    _buttons = 0
 
 
 @traced(file="hw/i8259.c")
@@ -272,6 +285,46 @@ def do_info_mice_print(mon: Monitor, data: list[dict[str, Any]]) -> None:
         monitor_printf(mon, "No mouse devices connected\n")
     for obj in data:
         info_mice_iter(obj, mon)
+
+
+@traced(file="monitor.c")
+def do_mouse_move(mon: Monitor, qdict: Arguments) -> None:
+    """Obey `mouse_move`; a mouse sends its way in small steps, so it is limited."""
+    way = (strtoll(qdict.get(name, "0"))[0] for name in ("dx_str", "dy_str", "dz_str"))
+    dx, dy, dz = (max(-_WAY, min(step, _WAY)) for step in way)
+    kbd_mouse_event(dx, dy, dz, _buttons)
+
+
+@traced(file="monitor.c")
+def do_mouse_button(mon: Monitor, qdict: Arguments) -> None:
+    """Obey `mouse_button`."""
+    global _buttons
+    _buttons = qdict["button_state"]
+    kbd_mouse_event(0, 0, 0, _buttons)
+
+
+@traced(file="hw/usb-bus.c")
+def usb_info(mon: Monitor) -> None:
+    """Obey `info usb`: the model has no USB."""
+    monitor_printf(mon, "USB support not enabled\n")
+
+
+@traced(file="vl.c")
+def pcmcia_info(mon: Monitor) -> None:
+    """Obey `info pcmcia`: a PC has none."""
+    monitor_printf(mon, "No PCMCIA sockets\n")
+
+
+@traced(file="vnc.c")
+def do_info_vnc(mon: Monitor) -> dict[str, Any]:
+    """Whether there is a VNC server: key status. The model has none."""
+    return {"status": "disabled"}
+
+
+@traced(file="vnc.c")
+def do_info_vnc_print(mon: Monitor, data: dict[str, Any]) -> None:
+    """Print what `do_info_vnc` returned."""
+    monitor_printf(mon, "Server: %s\n", data["status"])
 
 
 @traced(file="net.c")

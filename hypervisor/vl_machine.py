@@ -1,8 +1,10 @@
-"""Machines: their registration and choice; a part of vl.c."""
+"""Machines: their registration and choice, and the boot order of the one that runs; a part of vl.c."""
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
+from typing import Any
 
 from hypervisor.hw.qdev_properties import GlobalProperty
 from hypervisor.program import on_reset
@@ -33,12 +35,33 @@ class QEMUMachine(Struct):
     next: QEMUMachine | None = None
 
 
+QEMUBootSetHandler = Callable[[Any, str], int]
+
 _machines: list[QEMUMachine] = []
+_boot_set: tuple[QEMUBootSetHandler, Any] | None = None
 
 
 @on_reset
 def _reset() -> None:
+    global _boot_set
     _machines.clear()
+    _boot_set = None
+
+
+@traced
+def qemu_register_boot_set(func: QEMUBootSetHandler, opaque: Any) -> None:
+    """Have `func(opaque, boot_devices)` change the boot order."""
+    global _boot_set
+    _boot_set = func, opaque
+
+
+@traced
+def qemu_boot_set(boot_devices: str) -> int:
+    """Change the boot order; -EINVAL if the machine cannot, 1 after a message."""
+    if _boot_set is None:
+        return -errno.EINVAL
+    func, opaque = _boot_set
+    return func(opaque, boot_devices)
 
 
 @traced

@@ -54,7 +54,7 @@ from hypervisor.vl_drive import (
     drive_get_max_bus,
 )
 from hypervisor.vl_loop import qemu_init_vcpu, qemu_register_reset, qemu_system_shutdown_request
-from hypervisor.vl_machine import QEMUMachine, qemu_register_machine
+from hypervisor.vl_machine import QEMUMachine, qemu_register_boot_set, qemu_register_machine
 from hypervisor.vl_state import DT_NOGRAPHIC, state
 from tracer import Struct, symbol, traced
 
@@ -157,6 +157,27 @@ def cpu_get_pic_interrupt(env: CPUState) -> int:
 def boot_device2nibble(boot_device: str) -> int:
     """Number of a boot device in the CMOS memory: 1 floppy, 2 disk, 3 CD-ROM, 4 network; 0 unknown."""
     return {"a": 1, "b": 1, "c": 2, "d": 3, "n": 4}.get(boot_device, 0)
+
+
+@traced
+def pc_boot_set(opaque: RTCState, boot_device: str) -> int:
+    """Change the boot order, from the next reset on; 0, or 1 after a message."""
+    from hypervisor import bios, monitor
+
+    if len(boot_device) > PC_MAX_BOOT_DEVICES:
+        monitor.monitor_printf(monitor.cur_mon, "Too many boot devices for PC\n")
+        return 1
+    bds = [0, 0, 0]
+    for number, device in enumerate(boot_device):
+        bds[number] = boot_device2nibble(device)
+        if bds[number] == 0:
+            monitor.monitor_printf(monitor.cur_mon, "Invalid boot device for PC: '%s'\n", device)
+            return 1
+    rtc_set_memory(opaque, 0x3D, bds[1] << 4 | bds[0])
+    rtc_set_memory(opaque, 0x38, bds[2] << 4)
+    if bios._current is not None:
+        bios._current.boot_devices = boot_device
+    return 0
 
 
 @traced
@@ -352,6 +373,7 @@ def pc_init1(
     register_ioport_write(0x80, 1, 1, ioport80_write, None)
     register_ioport_write(0xF0, 1, 1, ioportF0_write, None)
     rtc_state = rtc_init(2000)
+    qemu_register_boot_set(pc_boot_set, rtc_state)
     absent.register_absent(0, absent.vmstate_ioapic)
     register_ioport_read(0x92, 1, 1, ioport92_read, None)
     register_ioport_write(0x92, 1, 1, ioport92_write, None)
