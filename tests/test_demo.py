@@ -1,5 +1,6 @@
-"""The demonstration: one command, a page of text, two pictures, an overlay written by a guest."""
+"""The demonstration: one command, a page of text, three pictures, an overlay written by a guest."""
 
+import json
 import re
 import shlex
 
@@ -27,12 +28,25 @@ def test_the_demo_boots_prints_and_draws(tmp_path, monkeypatch, capsys):
     assert {"drive_add", "qcow_open", "cpu_x86_exec", "qcow_aio_writev", "aio_thread"} <= called
     assert (folder / "boot.png").read_bytes().startswith(b"\x89PNG")
     assert b"qcow_aio_write_cb" in (folder / "boot.svg").read_bytes()
+    assert "Drawn: witnesses.svg" in out
+    assert b"traced, in source and recorded" in (folder / "witnesses.svg").read_bytes()
+
+
+def test_every_call_of_the_demo_is_in_the_source(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    cli.main(["demo"])
+    capsys.readouterr()
+    assert cli.main(["compare", "build/demo/boot.trace", "-o", "part.json", "--from", "qcow_open"]) == 0
+    out = capsys.readouterr().out
+    assert re.match(r"all [0-9,]+ different calls of the trace are in the source of qemu-kvm 0.12.4", out)
+    assert "  pci_data_read -> (pci_dev_find_by_addr) -> pci_find_device\n" in out
+    assert json.loads((tmp_path / "part.json").read_text())["nodes"]
 
 
 def test_what_the_demo_says_to_try_next_works(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     cli.main(["demo"])
     commands = re.findall(r"^  studykvm (.*)$", capsys.readouterr().out, re.MULTILINE)
-    assert len(commands) == 5
+    assert len(commands) == 6
     for command in commands:
         assert cli.main(shlex.split(command)) == 0, command

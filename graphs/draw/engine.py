@@ -1,8 +1,8 @@
 """From DOT to a file, by the Graphviz that the pygraphviz wheel carries: no `dot`, no system font needed.
 
 - `render(dot, format) -> bytes`: svg, png, pdf or dot.
-- `write(dot, path)`: the format by the name's ending.
-- `size(dot) -> (width, height)`: of the laid-out drawing, in points.
+- `layout(dot)`: where everything would be, as Graphviz's JSON; `size(dot)`: width and height, in points.
+- `text_widths(labels)`: how wide texts are.
 
 The drawings use Roboto from PyPI, so they look the same on every machine. An SVG names stand-ins for
 viewers that lack it, and how wide each text is, so that no stand-in runs out of its box.
@@ -14,7 +14,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib.resources import files
@@ -22,55 +22,61 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
-from graphs.errors import GraphsError
-
 FONT = "Roboto"
 FORMATS = ("svg", "png", "pdf", "dot")
 
 
-def write(dot: str, path: str | Path) -> None:
-    """Render into a file.
+def render(dot: str, format: str, prog: str = "dot") -> bytes:
+    """Lay out a graph and return it in the given format.
 
-    Raises
-    ------
-    GraphsError
-        If the ending is none of `FORMATS`.
+    Parameters
+    ----------
+    dot : str
+        The graph.
+    format : str
+        One of `FORMATS`.
+    prog : str
+        Graphviz's engine; "nop2" takes the places that the graph itself names.
     """
-    path = Path(path)
-    kind = path.suffix.lower().lstrip(".")
-    if kind not in FORMATS:
-        wanted = ", ".join(f"{path.stem}.{kind}" for kind in FORMATS)
-        raise GraphsError(f"{path}: cannot draw a {kind or 'file without an ending'}; name it {wanted}")
-    data = render(dot, kind)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
-
-
-def render(dot: str, format: str) -> bytes:
-    """Lay out a graph and return it in the given format."""
     if format == "dot":
         return dot.encode()
     graph = _graphviz().AGraph(string=dot)
     graph.graph_attr["dpi"] = "144" if format == "png" else "72"
-    data: bytes = graph.draw(format=format, prog="dot")
+    data: bytes = graph.draw(format=format, prog=prog)
     if format == "svg":
-        layout = json.loads(graph.draw(format="json", prog="dot"))
-        return _for_any_font(data.decode(), _widths(layout)).encode()
+        laid = json.loads(graph.draw(format="json", prog=prog))
+        widths = {(x, y, text): width for x, y, text, width in _texts(laid)}
+        return _for_any_font(data.decode(), widths).encode()
     return data
 
 
-def _widths(layout: Any) -> dict[tuple[float, float, str], float]:
-    """Return the width of each text that Graphviz's JSON draws, by its place and what it says."""
-    widths: dict[tuple[float, float, str], float] = {}
+def layout(dot: str) -> Any:
+    """Lay out a graph and return what Graphviz's JSON says of it."""
+    return json.loads(_graphviz().AGraph(string=dot).draw(format="json", prog="dot"))
+
+
+def text_widths(labels: Iterable[str]) -> dict[str, float]:
+    """Return the width in points of each text of HTML-like labels, by what it says.
+
+    >>> widths = text_widths(["short", "somewhat longer"])
+    >>> widths["short"] < widths["somewhat longer"]
+    True
+    """
+    lines = "<br/>".join(labels)
+    found = _texts(layout(f'graph {{ a [shape=plain, fontname="{FONT}", fontsize=10, label=<{lines}>] }}'))
+    return {text: width for _, _, text, width in found}
+
+
+def _texts(layout: Any) -> Iterator[tuple[float, float, str, float]]:
+    """Yield each text that Graphviz's JSON draws: its place, what it says, its width."""
     parts = [layout]
     while parts:
         part = parts.pop()
         if isinstance(part, dict) and part.get("op") == "T":
             x, y = part["pt"]
-            widths[x, y, part["text"]] = part["width"]
+            yield x, y, part["text"], part["width"]
         elif isinstance(part, dict | list):
             parts += part.values() if isinstance(part, dict) else part
-    return widths
 
 
 def _for_any_font(svg: str, widths: dict[tuple[float, float, str], float]) -> str:

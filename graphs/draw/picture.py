@@ -69,6 +69,8 @@ class Box:
         More small print: what the names are, and the names.
     line : int
         Line of its definition in the C file, 0 if not known.
+    alias : str
+        What small print calls it, where its name alone would not tell.
     """
 
     name: str
@@ -80,6 +82,12 @@ class Box:
     url: str = ""
     notes: _Notes = ()
     line: int = 0
+    alias: str = ""
+
+    @property
+    def small(self) -> str:
+        """What small print calls it."""
+        return self.alias or self.name
 
     @property
     def title(self) -> str:
@@ -191,7 +199,7 @@ def condense(picture: Picture, limit: int) -> Picture:
     >>> [box.title for box in small.boxes.values()]
     ['main', 'x1 and 2 more']
     """
-    result = _join_twins(picture)
+    result = _join_twins(_aliased(picture))
     kept = _kept(result)
     callers, callees = _neighbours(result)
     helpers = [
@@ -215,6 +223,16 @@ def condense(picture: Picture, limit: int) -> Picture:
         leaves.sort(key=lambda key: (-distance[key], result.boxes[key].weight))
         result = _fold(result, leaves[: max(1, (len(result.boxes) - limit + 1) // 2)])
     return result
+
+
+def _aliased(picture: Picture) -> Picture:
+    """Have small print tell functions of the same name by their files."""
+    count = Counter(box.name for box in picture.boxes.values())
+    boxes = {
+        key: replace(box, alias=f"{box.name} ({box.group})") if count[box.name] > 1 and box.group else box
+        for key, box in picture.boxes.items()
+    }
+    return replace(picture, boxes=boxes)
 
 
 def _kept(picture: Picture) -> set[str]:
@@ -276,7 +294,7 @@ def _joined(family: list[Box]) -> Box:
         first.group if len(groups) == 1 else "",
         sum(box.weight for box in family),
         "\n".join(f"{box.name} ({box.group})" for box in family),
-        tuple(box.name for box in family[1:]),
+        tuple(box.small for box in family[1:]),
     )
 
 
@@ -289,9 +307,9 @@ def _fold(picture: Picture, keys: Iterable[str]) -> Picture:
         if head in gone and tail not in gone:
             box = picture.boxes[head]
             if arrow.kind in picture.loose:
-                notes[tail].setdefault(arrow.kind, []).extend((box.name, *box.twins))
+                notes[tail].setdefault(arrow.kind, []).extend((box.small, *box.twins))
             else:
-                also[tail] += [box.name, *box.twins, *box.also]
+                also[tail] += [box.small, *box.twins, *box.also]
     boxes = {
         key: replace(
             box, also=tuple(dict.fromkeys((*box.also, *also[key]))), notes=_noted(box.notes, notes[key])

@@ -1,28 +1,37 @@
 """The structures of a trace at one step, as boxes with fields and pointers.
 
-- `find_step(trace, place) -> (step, since)`: `120`, `qcow_open`, `qcow_open:exit`, `bdrv_open2:exit#3`.
-- `to_dot(trace, step, since, globs, limit) -> str`
+- `at(trace, place) -> Structures`, a drawing: place is `120`, `qcow_open`, `qcow_open:exit`,
+  `bdrv_open2:exit#3`.
+- `find_step(trace, place) -> (step, since)`.
+- `sheet`, `table`, `arrow`: what it consists of, for sequences of pictures (`graphs.draw.frames`).
 
 What is drawn starts from the block devices (or from what the globs name) and follows the pointers, the
 nearest first, until the page is full. Fields that are 0, NULL or empty are only counted. What changed after
 step `since` stands out.
 """
 
+from __future__ import annotations
+
+import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from graphs.draw.dot import Dot, Markup, html
+from graphs.draw.drawing import Drawing
 from graphs.draw.engine import FONT
 from graphs.errors import GraphsError
+from tracer.values import show
 
 if TYPE_CHECKING:
     from tracer import Trace
 
 _ROOTS = ("BlockDriverState",)
 _PLACE = re.compile(r"(?P<function>[^:#]+)(:(?P<side>enter|exit))?(#(?P<number>[0-9]+))?")
-_INK, _FAINT, _NEW = "#0f172a", "#64748b", "#fde68a"
+_INK, _FAINT, _PALE, _NEW = "#0f172a", "#64748b", "#94a3b8", "#fde68a"
 _COLOURS = [
     ("#dbeafe", "#1d4ed8"), ("#ffedd5", "#c2410c"), ("#dcfce7", "#15803d"), ("#f3e8ff", "#7e22ce"),
     ("#ccfbf1", "#0f766e"), ("#fce7f3", "#be185d"),
@@ -32,7 +41,7 @@ _TEXT_LIMIT = 28
 State = dict[str, Any]
 
 
-def find_step(trace: "Trace", place: str) -> tuple[int, int]:
+def find_step(trace: Trace, place: str) -> tuple[int, int]:
     """Turn a place into a step, and the step after which changes count as new.
 
     Parameters
@@ -73,10 +82,11 @@ def find_step(trace: "Trace", place: str) -> tuple[int, int]:
     return call.exit_step, call.step
 
 
-def to_dot(trace: "Trace", step: int, since: int, globs: Sequence[str] = (), limit: int = 14) -> str:
-    """Draw the state after `step`.
+@dataclass
+class Structures(Drawing):
+    """The structures at one step.
 
-    Parameters
+    Attributes
     ----------
     trace : Trace
         The trace.
@@ -85,51 +95,188 @@ def to_dot(trace: "Trace", step: int, since: int, globs: Sequence[str] = (), lim
     since : int
         Fields with another value than after this step are marked.
     globs : sequence of str
-        Structs (`BDRVQcowState`) or objects (`BlockDriverState#1`) to start from.
+        Structs (`BDRVQcowState`) or objects (`BlockDriverState#1`) to start from; block devices if empty.
     limit : int
         How many to draw at most.
     """
-    before = trace.state_at(since) if since >= 0 else {}
-    state = trace.state_at(step)
-    reached = _reached(state, globs)
-    chosen = reached[:limit]
-    if not chosen:
-        there = ", ".join(sorted({found.struct for found in state.values()})) or "no structure at all"
-        wanted = " or ".join(globs or _ROOTS)
-        raise GraphsError(f"no {wanted} exists at step {step}; there is {there}")
-    structs = list(dict.fromkeys(state[name].struct for name in chosen))
-    colours = {struct: _COLOURS[number % len(_COLOURS)] for number, struct in enumerate(structs)}
-    begun = (call for call in trace.calls() if call.step <= step)
-    around = [call for call in begun if call.exit_step is None or step <= call.exit_step]
-    dot = Dot(
+
+    trace: Trace
+    step: int
+    since: int
+    globs: Sequence[str] = ()
+    limit: int = 14
+
+    @cached_property
+    def state(self) -> State:
+        """All structures after the step."""
+        return self.trace.state_at(self.step)
+
+    @cached_property
+    def before(self) -> State:
+        """All structures after the step that changes are counted from."""
+        return self.trace.state_at(self.since) if self.since >= 0 else {}
+
+    @cached_property
+    def reached(self) -> list[str]:
+        """What could be drawn, from left to right.
+
+        Raises
+        ------
+        GraphsError
+            If there is nothing of the kind.
+        """
+        found = reached(self.state, self.globs)
+        if not found:
+            there = ", ".join(sorted({fields.struct for fields in self.state.values()}))
+            wanted = " or ".join(self.globs or _ROOTS)
+            raise GraphsError(
+                f"no {wanted} exists at step {self.step}; there is {there or 'no structure at all'}"
+            )
+        return found
+
+    @property
+    def chosen(self) -> list[str]:
+        """What is drawn."""
+        return self.reached[: self.limit]
+
+    def dot(self) -> str:
+        """Return the page, in Graphviz's language."""
+        page = sheet(self._legend())
+        colours = colours_of(self.state[name].struct for name in self.chosen)
+        for name in self.chosen:
+            fields, old = self.state[name], self.before.get(name)
+            rows = [
+                field
+                for field, value in fields.items()
+                if not is_silent(value) or (old is not None and old.get(field) != value)
+            ]
+            look = Look(colours[fields.struct], self.chosen)
+            tooltip = f"{fields.struct} {name}"
+            page.node(name, {"label": table(name, fields, old, rows, look), "tooltip": tooltip})
+            for field, value in fields.items():
+                if (target := target_of(value)) in self.chosen:
+                    page.edge(name, target, arrow(name, field, look), ports=field)
+        return page.text()
+
+    def _legend(self) -> Markup:
+        more = len(self.reached) - len(self.chosen)
+        rows = [
+            'arrow: pointer; <font color="#b45309">yellow</font>: new or changed here; '
+            "fields that are 0, NULL or empty are only counted",
+        ]
+        if more:
+            rows.append(f"pointers without an arrow lead to {counted(more, 'more structure')}")
+        where = html(path_at(self.trace, self.step))
+        return lines([f"<b>structures after step {self.step}</b>, in {where}", *rows])
+
+    def nodes(self) -> list[dict[str, Any]]:
+        """Return the structures with all their fields."""
+        return [
+            {"id": name, "name": name, "file": self.state[name].struct, "new": name not in self.before}
+            | {"fields": {field: show(value) for field, value in self.state[name].items()}}
+            for name in self.chosen
+        ]
+
+    def links(self) -> list[dict[str, Any]]:
+        """Return the pointers."""
+        return [
+            {"source": name, "target": target, "kind": field}
+            for name in self.chosen
+            for field, value in self.state[name].items()
+            if (target := target_of(value)) in self.chosen
+        ]
+
+    def __str__(self) -> str:
+        """Return the structures as text: what is drawn, a field a line."""
+        rows = [f"structures after step {self.step}, in {path_at(self.trace, self.step)}"]
+        for name in self.chosen:
+            rows.append(f"{name} ({self.state[name].struct})")
+            rows += [f"  {k} = {show(v)}" for k, v in self.state[name].items() if not is_silent(v)]
+        return "\n".join(rows)
+
+
+def at(trace: Trace, place: str, globs: Sequence[str] = (), limit: int = 14) -> Structures:
+    """Return the structures at a place of a trace: see `find_step`."""
+    step, since = find_step(trace, place)
+    return Structures(trace, step, since, globs, limit)
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a structure is drawn.
+
+    Attributes
+    ----------
+    colours : (str, str)
+        Fill and line.
+    chosen : collection of str
+        What pointers may lead to.
+    widths : dict of str to float
+        Points that the columns of fields, of values and the title take at least.
+    """
+
+    colours: tuple[str, str]
+    chosen: Collection[str]
+    widths: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+
+def sheet(legend: Markup) -> Dot:
+    """Return an empty page for structures."""
+    return Dot(
         {
             "rankdir": "LR", "fontname": FONT, "fontsize": 11, "fontcolor": _INK, "labelloc": "b",
-            "labeljust": "l", "nodesep": 0.3, "ranksep": 0.9, "pad": 0.3, "bgcolor": "white",
-            "label": _legend(step, around[-1].path if around else (), len(reached) - len(chosen)),
+            "labeljust": "l", "nodesep": 0.3, "ranksep": 0.9, "pad": 0.3, "bgcolor": "white", "label": legend,
         },
         {"shape": "plain", "fontname": FONT, "fontsize": 10, "fontcolor": _INK},
         {"arrowsize": 0.7, "penwidth": 1.3},
     )  # fmt: skip
-    for name in chosen:
-        fields = state[name]
-        fill, line = colours[fields.struct]
-        label = _table(name, fields, before.get(name), chosen, fill, line)
-        dot.node(name, {"label": label, "tooltip": f"{fields.struct} {name}"})
-        for field, value in fields.items():
-            target = _target(value)
-            if target in chosen:
-                dot.edge(name, target, {"color": line + "c0", "tooltip": f"{name}->{field}"}, ports=field)
-    return dot.text()
 
 
-def _target(value: Any) -> str | None:
+def lines(rows: Sequence[str]) -> Markup:
+    """Return rows of marked-up text, one below the other."""
+    return Markup('<br align="left"/>'.join(["", *rows]) + '<br align="left"/>')
+
+
+def path_at(trace: Trace, step: int) -> str:
+    """Return the innermost functions that run at a step."""
+    begun = (call for call in trace.calls() if call.step <= step)
+    around = [call for call in begun if call.exit_step is None or step <= call.exit_step]
+    return " > ".join(around[-1].path[-5:]) if around else "before the first call"
+
+
+def colours_of(structs: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Give each kind of structure its colours."""
+    kinds = dict.fromkeys(structs)
+    return {struct: _COLOURS[number % len(_COLOURS)] for number, struct in enumerate(kinds)}
+
+
+def arrow(name: str, field: str, look: Look) -> dict[str, str | int | float]:
+    """Return the attributes of a pointer's arrow."""
+    return {"color": look.colours[1] + "c0", "tooltip": f"{name}->{field}"}
+
+
+def is_silent(value: Any) -> bool:
+    """Whether a value says nothing: 0, NULL, empty."""
+    return value in (None, 0, "", ("?", "StructType"))
+
+
+def counted(number: int, word: str) -> str:
+    """Return a number with its noun.
+
+    >>> counted(1, "more structure"), counted(3, "field")
+    ('1 more structure', '3 fields')
+    """
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
+
+
+def target_of(value: Any) -> str | None:
     """Return the object that a field points to; static ones bear their symbol's name."""
     if isinstance(value, tuple) and len(value) == 2 and value[0] in ("@", "&"):
         return f"&{value[1]}" if value[0] == "&" else str(value[1])
     return None
 
 
-def _reached(state: State, globs: Sequence[str]) -> list[str]:
+def reached(state: State, globs: Sequence[str]) -> list[str]:
     """Return the objects to draw, from left to right; what static objects point to is not followed."""
     starts = [
         name
@@ -143,65 +290,81 @@ def _reached(state: State, globs: Sequence[str]) -> list[str]:
         if name.startswith("&"):
             continue
         for value in state[name].values():
-            target = _target(value)
+            target = target_of(value)
             if target is not None and target in state and target not in found:
                 found[target] = None
                 waiting.append(target)
     return list(found)
 
 
-def _table(name: str, fields: Any, before: Any, chosen: list[str], fill: str, line: str) -> Markup:
-    said = fields.get("device_name") or fields.get("format_name") or fields.get("filename") or ""
-    title = f"<b>{html(name)}</b>" + (f"  <i>{html(str(said))}</i>" if said else "")
-    kind = f' <font point-size="9">{html(fields.struct)}</font>' if not name.startswith(fields.struct) else ""
+def table(name: str, fields: Any, before: Any, rows: Sequence[str], look: Look) -> Markup:
+    """Draw a structure.
+
+    Parameters
+    ----------
+    name : str
+        The object.
+    fields : StructState
+        Its fields.
+    before : StructState or None
+        The same before; None for a new one.
+    rows : sequence of str
+        The fields to show; the others are counted.
+    look : Look
+        How.
+    """
+    fill, line = look.colours
     if before is None:
-        fill, kind = _NEW, kind + ' <font point-size="9">new</font>'
-    rows = [f'<tr><td bgcolor="{fill}" colspan="2" align="left">{title}{kind}</td></tr>']
-    silent = 0
-    for field, value in fields.items():
-        changed = before is not None and before.get(field) != value
-        if value in (None, 0, "", ("?", "StructType")) and not changed:
-            silent += 1
-            continue
-        colour = f' bgcolor="{_NEW}"' if changed else ""
-        arrow = " ●" if _target(value) in chosen else ""
-        text = html(_short(value)) + arrow
-        rows.append(
-            f'<tr><td align="left"{colour}><font color="{_FAINT}">{html(field)}</font></td>'
-            f'<td align="left" port="{html(field)}"{colour}>{text}</td></tr>'
+        fill = _NEW
+    least = {column: f' width="{round(width)}"' for column, width in look.widths.items()}
+    head = f'<td bgcolor="{fill}" colspan="2" align="left"{least.get("title", "")}>'
+    cells = [f"<tr>{head}{title(name, fields, before is None)}</td></tr>"]
+    for row in rows:
+        value = fields.get(row)
+        colour = f' bgcolor="{_NEW}"' if before is not None and before.get(row) != value else ""
+        text = shown(value, look.chosen)
+        if is_silent(value) and not colour:
+            text = f'<font color="{_PALE}">{text}</font>'
+        cells.append(
+            f'<tr><td align="left"{colour}><font color="{_FAINT}">{html(row)}</font></td>'
+            f'<td align="left" port="{html(row)}"{colour}{least.get("value", "")}>{text}</td></tr>'
         )
+    silent = len(fields) - len(rows)
     if silent:
-        more = f"{silent} fields are 0, NULL or empty" if silent > 1 else "1 field is 0, NULL or empty"
-        rows.append(
+        more = f"{counted(silent, 'field')} {'is' if silent == 1 else 'are'} 0, NULL or empty"
+        cells.append(
             f'<tr><td colspan="2" align="left"><font color="{_FAINT}" point-size="8">{more}</font></td></tr>'
         )
     return Markup(
         f'<table border="1" cellborder="0" cellspacing="0" cellpadding="2.5" color="{line}" style="rounded" '
-        f'bgcolor="white">{"".join(rows)}</table>'
+        f'bgcolor="white">{"".join(cells)}</table>'
     )
 
 
-def _short(value: Any) -> str:
+def title(name: str, fields: Any, new: bool) -> str:
+    """Return the head of a structure: its name, what it calls itself, its kind, and whether it is new."""
+    said = fields.get("device_name") or fields.get("format_name") or fields.get("filename") or ""
+    text = f"<b>{html(name)}</b>" + (f"  <i>{html(_cut(str(said)))}</i>" if said else "")
+    if not name.startswith(fields.struct):
+        text += f' <font point-size="9">{html(fields.struct)}</font>'
+    return text + (' <font point-size="9">new</font>' if new else "")
+
+
+def shown(value: Any, chosen: Collection[str]) -> str:
+    """Return a value as it stands in its cell."""
+    return html(short(value)) + (" •" if target_of(value) in chosen else "")
+
+
+def short(value: Any) -> str:
     """Return a value as a C programmer would write it, not too long.
 
-    >>> _short(18446744073709551615), _short("a" * 40), _short(("@", "BlockDriverState#1"))
+    >>> short(18446744073709551615), short("a" * 40), short(("@", "BlockDriverState#1"))
     ('0xffffffffffffffff', '"aaaaaaaaaaaaaaaaaaaaaaaaaa…', 'BlockDriverState#1')
     """
-    from tracer.values import show
-
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 1 << 32:
         return hex(value)
-    text = show(value)
+    return _cut(show(value))
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= _TEXT_LIMIT else text[: _TEXT_LIMIT - 1] + "…"
-
-
-def _legend(step: int, path: tuple[str, ...], more: int) -> Markup:
-    where = " > ".join(path[-5:]) or "before the first call"
-    rows = [
-        f"<b>structures after step {step}</b>, in {html(where)}",
-        'arrow: pointer; <font color="#b45309">yellow</font>: new or changed here; '
-        "fields that are 0, NULL or empty are only counted",
-    ]
-    if more:
-        rows.append(f"pointers without an arrow lead to {more} more structures")
-    return Markup('<br align="left"/>'.join(["", *rows]) + '<br align="left"/>')

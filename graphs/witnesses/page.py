@@ -114,7 +114,7 @@ def picture(witnesses: Witnesses, title: str = "Three witnesses", links: Links |
         if seen.callee in shown:
             page.arrows[_key(seen.caller), _key(seen.callee)] = _arrow(witnesses, seen, links)
         else:
-            notes[seen.caller].append(seen.callee[1])
+            notes[seen.caller].append(_told(seen.callee, witnesses))
     for name in sorted(shown, key=_key):
         page.boxes[_key(name)] = _box(witnesses, name, notes[name], links)
     return page
@@ -122,6 +122,12 @@ def picture(witnesses: Witnesses, title: str = "Three witnesses", links: Links |
 
 def _key(name: Name | None) -> str:
     return ":".join(name) if name else _SYSTEM
+
+
+def _told(name: Name, witnesses: Witnesses) -> str:
+    """Name a function; with its file if another of the name ran."""
+    file, function = name
+    return f"{function} ({file})" if any(function == other for _, other in witnesses.times) else function
 
 
 def _box(witnesses: Witnesses, name: Name | None, only: list[str], links: Links) -> Box:

@@ -1,6 +1,6 @@
 """What the witnesses say, as a table.
 
-- `lines(witnesses, every=False) -> list[str]`
+- `lines(witnesses, every=False) -> list[str]`; `table(witnesses)`: the head of it.
 """
 
 from __future__ import annotations
@@ -33,13 +33,16 @@ def lines(witnesses: Witnesses, every: bool = False) -> list[str]:
         List all calls, also those that are not the model's.
     """
     return [
-        *_verdict(witnesses),
-        "",
-        *_table(witnesses),
+        *table(witnesses),
         *_faults(witnesses),
         *_ways(witnesses),
         *_others(witnesses, every),
     ]
+
+
+def table(witnesses: Witnesses) -> list[str]:
+    """Return the verdict and the table."""
+    return [*_verdict(witnesses), "", *_shares(witnesses)]
 
 
 def _verdict(witnesses: Witnesses) -> Iterator[str]:
@@ -52,7 +55,7 @@ def _verdict(witnesses: Witnesses) -> Iterator[str]:
         yield f"all {len(made):,} different calls of the trace are in {source}"
 
 
-def _table(witnesses: Witnesses) -> Iterator[str]:
+def _shares(witnesses: Witnesses) -> Iterator[str]:
     counts, total = witnesses.counts(), len(witnesses.calls)
     width = max(map(len, TITLES.values()))
     for by, title in TITLES.items():
@@ -81,9 +84,7 @@ def _reason(witnesses: Witnesses, seen: Seen) -> str:
         if name not in known:
             return f"{name[1]} ({name[0]}) is no function of that program"
     if seen.caller is None:
-        return (
-            "nothing calls it in the trace, and the source shows nothing that the system would begin with it"
-        )
+        return "nothing calls it in the trace, and nothing in the source gives it to the system"
     return f"no call, nor a way through {MOST_LEFT_OUT} functions that the model leaves out"
 
 

@@ -49,6 +49,7 @@ def main(argv: list[str]) -> int:
         trace = load("boot.trace")
         _show(trace)
         _draw(trace)
+        _witnesses(trace)
     print(f"\nAll of this took {time.perf_counter() - began:.1f} s and is in {folder}/.")
     _next(folder)
     return status
@@ -109,15 +110,35 @@ def _tree(trace: "Trace", start: str, globs: Sequence[str], most: int) -> None:
 
 
 def _draw(trace: "Trace") -> None:
-    from graphs.draw import callgraph, engine, picture
+    from graphs.draw import callgraph, engine
     from tracer.passes import select
 
     root = select(trace.tree(), globs=_DRAWN)
-    title = "From -hda overlay.img to the guest's first read and write"
-    dot = picture.to_dot(callgraph.of_tree(root, title), limit=45)
-    for name in ("boot.svg", "boot.png"):
-        engine.write(dot, name)
+    picture = callgraph.of_tree(root, "From -hda overlay.img to the guest's first read and write")
+    picture.limit = 45
+    dot = picture.dot()
+    for kind in ("svg", "png"):
+        Path(f"boot.{kind}").write_bytes(engine.render(dot, kind))
     print("\nDrawn: boot.svg (rest the pointer on a box or an arrow), boot.png")
+
+
+def _witnesses(trace: "Trace") -> None:
+    from graphs import recordings
+    from graphs.witnesses import lay, open_source, page, report, traced
+    from studykvm.commands.functions import modelled
+    from studykvm.model import load_model
+
+    heard = {(function.file, function.name) for function in load_model()}
+    quiet = {(place.file, place.name) for place in modelled()} - heard
+    calls = traced(trace)
+    recording = recordings.load("d00_boot_tcg_everything")
+    found = lay(calls, open_source({callee for _, callee, _ in calls}), heard, quiet, recording)
+    print(f"\nThree witnesses: this trace, the real source, and the recording {recording.name}.\n")
+    print("\n".join(f"  {line}" for line in report.table(found)))
+    picture = page.picture(page.choose(found, globs=_DRAWN), "Who saw the calls of this boot")
+    picture.limit = 45
+    picture.save("witnesses.svg")
+    print("\nDrawn: witnesses.svg, each call in the colour of who saw it")
 
 
 def _next(folder: Path) -> None:
@@ -128,9 +149,10 @@ def _next(folder: Path) -> None:
     print("\nTry next:")
     for arguments, meaning in [
         (f"trace show {trace} --from qcow_open --args", "every call of one opening, with arguments"),
-        (f"structures {trace} --at qcow_open:exit -o open.svg", "the structures it left behind"),
+        (f"structures {trace} --at qcow_open --frames open", "its structures, change by change"),
         (f"draw {trace} --from bdrv_open2 -o calls.svg", "the graph from one function on"),
         ("io -c 'read 0 512' --trace io.trace " + shlex.quote(str(folder / "overlay.img")), "trace a tool"),
+        (f"compare {trace}", "the source beside the trace: every call, and what it went through"),
         ("compare --list", "recordings of the real qemu-kvm 0.12.4 to compare traces with"),
     ]:
         print(f"  {program} {arguments}\n      {meaning}")

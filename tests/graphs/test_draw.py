@@ -1,15 +1,19 @@
 """Drawings: right content, every format, readable without `dot` and without any font of the system."""
 
+import itertools
+import json
 import os
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 
+import networkx
 import pytest
 
 from graphs.calls import CallTable
 from graphs.draw import callgraph, engine, picture, structures
 from graphs.draw.dot import Dot, Markup
+from graphs.draw.links import Links
 from graphs.draw.picture import Arrow, Box, Picture
 from graphs.errors import GraphsError
 from tracer import Struct, record, symbol, traced
@@ -62,6 +66,95 @@ def test_twins_become_one_box_and_helpers_small_print():
     assert joined.arrows == {("find", "cow"): Arrow(8)}
 
 
+def test_arrows_of_different_kinds_make_no_twins():
+    boxes = {name: Box(name, "a.c") for name in ("top", "one", "two", "three", "four")}
+    arrows = {("top", name): Arrow(kind="seen" if name != "four" else "") for name in list(boxes)[1:]}
+    small = picture.condense(Picture("", boxes, arrows, {"seen": ("solid", "#15803d")}), 9)
+    assert sorted(box.title for box in small.boxes.values()) == ["four", "one and 2 more", "top"]
+
+
+def test_condensing_leaves_kept_arrows_alone_and_makes_no_way_of_loose_ones():
+    names = ["main", *(f"f{n}" for n in range(20)), "odd"]
+    boxes = {name: Box(name, "a.c") for name in names}
+    arrows = {(one, other): Arrow() for one, other in itertools.pairwise(names[:-1])}
+    arrows["f7", "odd"] = Arrow(kind="fault")
+    arrows["f3", "f12"] = Arrow(kind="maybe")
+    kinds = {"fault": ("bold", "#dc2626"), "maybe": ("dotted", "#64748b")}
+    page = Picture("", boxes, arrows, kinds, kept=frozenset({"fault"}), loose=frozenset({"maybe"}))
+    small = picture.condense(page, 4)
+    assert len(small.boxes) <= 4
+    assert small.arrows["f7", "odd"].kind == "fault"
+    # What came only by a loose arrow is told as such, and never as called.
+    told = {label for box in small.boxes.values() for label, _ in box.notes}
+    assert told <= {"maybe"}
+    assert "odd" not in {name for box in small.boxes.values() for name in box.also}
+
+
+def test_small_print_tells_functions_of_one_name_apart():
+    boxes = {
+        f"{file}:{name}": Box(name, file) for file, name in [("a.c", "top"), ("q.c", "open"), ("r.c", "open")]
+    }
+    arrows = {("a.c:top", "q.c:open"): Arrow(), ("a.c:top", "r.c:open"): Arrow()}
+    (box,) = picture.condense(Picture("", boxes, arrows), 1).boxes.values()
+    assert set(box.also) == {"open (q.c)", "open (r.c)"}
+
+
+def test_boxes_and_arrows_link_to_the_source():
+    links = Links("https://example.org/{file}#n{line}")
+    boxes = {"f": Box("f", "a b.c", url=links.url("a b.c", 3)), "g": Box("g", "a.c")}
+    page = Picture("t", boxes, {("f", "g"): Arrow(1, "by name", url=links.url("a.c", 9))})
+    root = ElementTree.fromstring(page.rendered("svg"))
+    hrefs = {a.get("{http://www.w3.org/1999/xlink}href") for a in root.iter(f"{SVG}a")}
+    assert {"https://example.org/a%20b.c#n3", "https://example.org/a.c#n9"} <= hrefs
+
+
+def test_links_that_lead_nowhere_are_explained(tmp_path):
+    with pytest.raises(GraphsError, match=r"wants \{file\}"):
+        Links.of(None, "https://example.org/")
+    with pytest.raises(GraphsError, match="no such folder"):
+        Links.of(str(tmp_path / "gone"))
+    (tmp_path / "with space").mkdir()
+    url = Links.of(str(tmp_path / "with space")).url("hw/pc.c", 4)
+    assert url == (tmp_path / "with space").as_uri() + "/hw/pc.c#L4"
+
+
+def test_a_legend_speaks_of_counts_only_where_there_are_any():
+    source = Picture("t", {"f": Box("f", "a.c"), "g": Box("g", "a.c")}, {("f", "g"): Arrow(3)})
+    assert "times" not in picture.to_dot(source) and "×3" not in picture.to_dot(source)
+    assert "×3 " not in picture.to_dot(source)
+    counted = callgraph.of_calls(table((0, "f"), (1, "g"), (1, "g")), "t")
+    assert "×n the times it was called" in picture.to_dot(counted)
+
+
+def test_graphs_as_text_hold_every_name_quoted(tmp_path):
+    odd = 'a"b<c>&\x01#'
+    page = Picture("t", {"x": Box(odd, odd), "y": Box("y", "")}, {("x", "y"): Arrow(2, odd, "odd <kind>")})
+    data = json.loads(page.rendered("json"))
+    assert data["nodes"][0]["name"] == odd
+    assert data["links"] == [
+        {"source": "x", "target": "y", "kind": "odd <kind>", "times": 2, "evidence": odd}
+    ]
+    assert networkx.node_link_graph(data, edges="links").has_edge("x", "y")
+    (tmp_path / "g.graphml").write_bytes(page.rendered("graphml"))
+    read = networkx.read_graphml(tmp_path / "g.graphml")
+    assert set(read.edges) == {("x", "y")} and read.nodes["x"]["name"] == odd.replace("\x01", "·")
+    mermaid = page.rendered("mmd").decode()
+    assert "-->|" in mermaid and '"b' not in mermaid and "<c>" not in mermaid
+
+
+def test_drawings_display_themselves():
+    page = callgraph.of_calls(table((0, "f"), (1, "g")), "calls of t")
+    bundle = page._repr_mimebundle_()
+    assert bundle["text/plain"] == "calls of t: 2 functions, 1 different calls"
+    assert ElementTree.fromstring(bundle["image/svg+xml"]).tag == f"{SVG}svg"
+
+
+def test_without_graphviz_the_text_remains(monkeypatch):
+    monkeypatch.setattr(engine, "render", lambda *_: (_ for _ in ()).throw(ImportError("no pygraphviz")))
+    bundle = callgraph.of_calls(table((0, "f")), "t")._repr_mimebundle_()
+    assert bundle == {"text/plain": "t: 1 functions, 0 different calls"}
+
+
 @pytest.mark.parametrize("limit", [5, 20, 60])
 def test_condensing_keeps_every_name(limit):
     boxes = {f"f{n}": Box(f"f{n}", f"{n % 5}.c", n) for n in range(200)}
@@ -91,17 +184,21 @@ def test_odd_names_are_quoted():
 
 
 @pytest.mark.parametrize(
-    ("ending", "start"), [("svg", b"<?xml"), ("png", b"\x89PNG"), ("pdf", b"%PDF"), ("dot", b"digraph")]
-)
+    ("ending", "start"),
+    [
+        ("svg", b"<?xml"), ("png", b"\x89PNG"), ("pdf", b"%PDF"), ("dot", b"digraph"), ("json", b"{"),
+        ("mmd", b"flowchart LR\n"), ("graphml", b"<?xml"),
+    ],
+)  # fmt: skip
 def test_every_format_is_written(tmp_path, ending, start):
     path = tmp_path / "new" / f"out.{ending}"
-    engine.write(picture.to_dot(callgraph.of_calls(table((0, "f")), "t")), path)
+    callgraph.of_calls(table((0, "f")), "t").save(path)
     assert path.read_bytes().startswith(start)
 
 
 def test_an_unknown_format_is_explained(tmp_path):
     with pytest.raises(GraphsError, match=r"cannot draw a jpeg; name it out\.svg"):
-        engine.write("digraph {}", tmp_path / "out.jpeg")
+        callgraph.of_calls(table((0, "f")), "t").save(tmp_path / "out.jpeg")
 
 
 def test_the_picture_is_the_same_without_dot_and_without_fonts(tmp_path):
@@ -110,7 +207,10 @@ def test_the_picture_is_the_same_without_dot_and_without_fonts(tmp_path):
     bare = tmp_path / "bare"
     bare.mkdir()
     (bare / "fonts.conf").write_text("<fontconfig></fontconfig>")
-    code = "import sys; from graphs.draw import engine; engine.write(sys.argv[1], 'out.png')"
+    code = (
+        "import sys; from graphs.draw import engine;"
+        " open('out.png', 'wb').write(engine.render(sys.argv[1], 'png'))"
+    )
     environment = {"PATH": str(bare), "HOME": str(bare), "FONTCONFIG_FILE": str(bare / "fonts.conf")}
     environment["PYTHONPATH"] = os.pathsep.join(sys.path)
     command = [sys.executable, "-c", code, dot.text()]
@@ -164,15 +264,14 @@ def trace():
 
 
 def test_structures_show_fields_pointers_and_what_is_new(trace):
-    step, since = structures.find_step(trace, "bdrv_open2:exit")
-    dot = structures.to_dot(trace, step, since)
+    dot = structures.at(trace, "bdrv_open2:exit").dot()
     shown = texts(dot)
     assert "BlockDriverState#1" in shown and "&bdrv_raw" in shown
     assert "0x10000000000" in shown
     assert '"BlockDriverState#1":"backing_hd":e -> "BlockDriverState#2"' in dot
     assert '"BlockDriverState#1":"drv":e -> "&bdrv_raw"' in dot
     assert "1 field is 0, NULL or empty" in " ".join(shown)
-    at_entry = structures.to_dot(trace, *structures.find_step(trace, "bdrv_open2"))
+    at_entry = structures.at(trace, "bdrv_open2").dot()
     assert "backing_hd" not in at_entry
 
 
@@ -199,12 +298,23 @@ def test_a_wrong_place_is_explained(trace, place, said):
 
 def test_no_such_structure_is_explained(trace):
     with pytest.raises(GraphsError, match="no QemuOpts exists at step 0"):
-        structures.to_dot(trace, 0, -1, ["QemuOpts"])
+        structures.at(trace, "0", ["QemuOpts"]).dot()
 
 
 def test_a_full_page_says_how_many_structures_are_left_out(trace):
-    step = len(trace) - 1
-    dot = structures.to_dot(trace, step, step - 1, limit=2)
+    dot = structures.at(trace, str(len(trace) - 1), limit=2).dot()
     assert dot.count("[label=<<table") == 2
     # Three devices (base has a backing file too) and their driver.
     assert "lead to 2 more structures" in dot
+
+
+def test_structures_display_themselves(trace):
+    drawn = structures.at(trace, "bdrv_open2:exit")
+    bundle = drawn._repr_mimebundle_()
+    assert "BlockDriverState#1" in bundle["image/svg+xml"]
+    assert "  total_sectors = 1099511627776" in bundle["text/plain"].splitlines()
+    data = json.loads(drawn.rendered("json"))
+    assert {(link["source"], link["kind"], link["target"]) for link in data["links"]} == {
+        ("BlockDriverState#1", "drv", "&bdrv_raw"),
+        ("BlockDriverState#1", "backing_hd", "BlockDriverState#2"),
+    }
