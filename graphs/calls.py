@@ -64,7 +64,7 @@ class CallTable:
     """
 
     names: list[Name] = field(default_factory=list)
-    depth: array[int] = field(default_factory=lambda: array("h"))
+    depth: array[int] = field(default_factory=lambda: array("i"))
     function: array[int] = field(default_factory=lambda: array("H"))
     thread: array[int] = field(default_factory=lambda: array("B"))
 

@@ -130,6 +130,8 @@ class BlockDriver(Struct):
     -----
     Signatures follow C, out-pointers being returned after the result: ``bdrv_is_allocated(bs,
     sector_num, nb_sectors) -> (ret, pnum)``, ``bdrv_snapshot_list(bs) -> (count, list)``.
+    ``_peek`` is ours: it reads sectors into a view beneath the recorded calls, up to the end of a cluster
+    perhaps, and returns the bytes read (`hypervisor.block.beneath.peek`).
     """
 
     format_name: str = ""
@@ -170,6 +172,7 @@ class BlockDriver(Struct):
     create_options: list[QEMUOptionParameter] | None = None
     bdrv_check: Callable[[BlockDriverState], int] | None = None
     no_zero_init: int = 0
+    _peek: Callable[[BlockDriverState, int, memoryview], int] | None = None
     next: BlockDriver | None = None
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import fcntl
+import mmap
 import os
 
 from hypervisor.block_int import ReadBuffer
@@ -22,12 +23,16 @@ C_FILE = "osdep.c"
 _open_fds: set[int] = set()
 
 
+class _Aligned(bytearray):
+    """Memory of `qemu_memalign`."""
+
+
 @traced
 def qemu_memalign(alignment: int, size: int) -> memoryview:
     """`size` zero bytes at an address that is a multiple of `alignment` (a power of two)."""
     if alignment <= 16:
         return memoryview(bytearray(size))
-    block = bytearray(size + alignment)
+    block = _Aligned(size + alignment)
     start = -address(block) % alignment
     return memoryview(block)[start : start + size]
 
@@ -70,9 +75,11 @@ def adopt_fd(fd: int) -> int:
 
 
 def address(buffer: ReadBuffer) -> int:
-    """The address of a buffer's first byte; 1 (never aligned) for one that cannot be written."""
+    """The address of a buffer's first byte; 1 (never aligned) for memory that C would have from malloc."""
     view = memoryview(buffer)
-    return 1 if view.readonly or not view.nbytes else ctypes.addressof(ctypes.c_char.from_buffer(view))
+    if view.readonly or not view.nbytes or not isinstance(view.obj, (_Aligned, mmap.mmap)):
+        return 1
+    return ctypes.addressof(ctypes.c_char.from_buffer(view))
 
 
 @on_exit

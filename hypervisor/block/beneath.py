@@ -3,9 +3,12 @@
 0.12.4 writes some things in an order that a killed program does not survive. Its calls are kept as they are;
 what the disk must hold before they come is written here.
 
-- `fetch(hd, offset, length)`: whole sectors as they are on the disk
+- `peek(bs, sector_num, view)`: what a guest reads, through the formats and backing files of a chain
+- `fetch(hd, offset, length)`: whole sectors as they are on the disk; `fetch_bytes`: any bytes
 - `settle(hd, offset, data)`: have whole sectors on the disk now
 - `settle_bytes(hd, offset, data)`: the same for any bytes, which keep the rest of their sectors
+
+0.12.4 ends some requests early and leaves stale memory in the rest of the buffer: `peek` fills it.
 
 `hd` is the state of the file under a format. All raise OSError.
 """
@@ -25,6 +28,28 @@ def descriptor(hd: BlockDriverState) -> int:
     return fd
 
 
+def peek(bs: BlockDriverState, sector_num: int, view: memoryview) -> None:
+    """Fill `view` with the guest's bytes from a sector on; zeros behind the end of the disk."""
+    while view:
+        left = max(bs.total_sectors - sector_num, 0) * 512
+        if not left:
+            view[:] = bytes(len(view))
+            return
+        if bs.drv is None or bs.drv._peek is None:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        done = bs.drv._peek(bs, sector_num, view[:left])
+        view = view[done:]
+        sector_num += done // 512
+
+
+def peek_backing(bs: BlockDriverState, sector_num: int, view: memoryview) -> None:
+    """Fill `view` with what an image without these sectors shows of its backing file."""
+    if bs.backing_hd is None:
+        view[:] = bytes(len(view))
+    else:
+        peek(bs.backing_hd, sector_num, view)
+
+
 def fetch(hd: BlockDriverState, offset: int, length: int) -> memoryview:
     """`length` bytes at `offset`; zeros behind the end of the file."""
     if offset >> 63:
@@ -37,6 +62,12 @@ def fetch(hd: BlockDriverState, offset: int, length: int) -> memoryview:
             break
         done += got
     return view
+
+
+def fetch_bytes(hd: BlockDriverState, offset: int, length: int) -> bytes:
+    """`length` bytes at any `offset`; zeros behind the end of the file."""
+    start, end = offset & ~511, (offset + length + 511) & ~511
+    return bytes(fetch(hd, start, end - start)[offset - start :][:length])
 
 
 def settle(hd: BlockDriverState, offset: int, data: bytes | bytearray | memoryview) -> None:

@@ -40,6 +40,7 @@ from hypervisor.block.qcow_cluster import (
     BDRVQcowState,
     empty_l2_cache,
     failure,
+    peek,
     qcow_is_allocated,
     qcow_write_compressed,
     set_l1_table,
@@ -283,6 +284,7 @@ bdrv_qcow = symbol(
         bdrv_write_compressed=qcow_write_compressed,
         bdrv_get_info=qcow_get_info,
         create_options=qcow_create_options,
+        _peek=peek,
     ),
     "bdrv_qcow",
 )

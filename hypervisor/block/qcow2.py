@@ -36,9 +36,10 @@ from hypervisor.block import (
     bdrv_truncate,
     bdrv_write,
 )
+from hypervisor.block.beneath import settle
 from hypervisor.block.qcow2_aio import qcow_aio_readv, qcow_aio_writev, qcow_is_allocated
 from hypervisor.block.qcow2_check import qcow2_check_refcounts
-from hypervisor.block.qcow2_cluster import qcow2_alloc_compressed_cluster_offset
+from hypervisor.block.qcow2_cluster import peek, qcow2_alloc_compressed_cluster_offset
 from hypervisor.block.qcow2_create import qcow_create, qcow_create_options
 from hypervisor.block.qcow2_format import (
     EXT_MAGIC_BITMAPS,
@@ -315,15 +316,22 @@ def qcow_write_compressed(
         return -errno.EINVAL
     deflate = zlib.compressobj(zlib.Z_DEFAULT_COMPRESSION, zlib.DEFLATED, -12, 9, zlib.Z_DEFAULT_STRATEGY)
     out = deflate.compress(buf) + deflate.compress(bytes(tail * 512)) + deflate.flush()
-    if len(out) >= s.cluster_size:
+    size = len(out)
+    if size >= s.cluster_size:
         return bdrv_write(bs, sector_num, buf, nb_sectors)
     s._packed = out
-    cluster_offset = qcow2_alloc_compressed_cluster_offset(bs, sector_num << 9, len(out))
+    cluster_offset = qcow2_alloc_compressed_cluster_offset(bs, sector_num << 9, size)
     s._packed = b""
     if cluster_offset < 0:
         return cluster_offset
     if not cluster_offset & QCOW_OFLAG_COMPRESSED:
-        return bdrv_write(bs, sector_num, buf, nb_sectors)
+        # unlike C, which puts compressed bytes there, the cluster itself; its call writes the first of them
+        out = bytes(buf) + bytes(tail * 512)
+        try:
+            settle(hd, cluster_offset, out)
+        except OSError as error:
+            return -(error.errno or errno.EIO)
+        out = out[:size]
     s.cluster_cache_offset = NO_OFFSET
     ret = bdrv_pwrite(hd, cluster_offset & s.cluster_offset_mask, out, len(out))
     return 0 if ret == len(out) else min(ret, -1)
@@ -398,6 +406,7 @@ bdrv_qcow2 = symbol(
         bdrv_load_vmstate=qcow_load_vmstate,
         create_options=qcow_create_options,
         bdrv_check=qcow_check,
+        _peek=peek,
     ),
     "bdrv_qcow2",
 )

@@ -31,6 +31,7 @@ from hypervisor.block import (
     qemu_aio_release,
     qemu_blockalign,
 )
+from hypervisor.block.beneath import peek
 from hypervisor.block.qcow2_cluster import (
     qcow2_alloc_cluster_link_l2,
     qcow2_alloc_cluster_offset,
@@ -165,8 +166,7 @@ def qcow_aio_read_cb(opaque: QCowAIOCB, ret: int) -> None:
             ret = _read_piece(acb)
             if ret == 0:
                 return
-        else:
-            ret = 0
+        ret = min(ret, 0)
     assert acb.qiov is not None
     if acb.orig_buf is not None:
         qemu_iovec_from_buffer(acb.qiov, acb.orig_buf, acb.qiov.size)
@@ -190,8 +190,11 @@ def _read_piece(acb: QCowAIOCB) -> int:
             note("qcow2-short-base", "a backing file is shorter than its overlay: the rest reads as zeros")
         if not n1:
             return qcow_schedule_bh(qcow_aio_read_bh, acb)
-        qiov = _vector(acb, piece[: n1 * 512])
-        acb.hd_aiocb = bdrv_aio_readv(bs.backing_hd, acb.sector_num, qiov, n1, qcow_aio_read_cb, acb)
+        # quirk: C asks for all of it, is refused, and ends the request with success and stale memory
+        qiov = _vector(acb, piece)
+        acb.hd_aiocb = bdrv_aio_readv(bs.backing_hd, acb.sector_num, qiov, acb.n, qcow_aio_read_cb, acb)
+        if acb.hd_aiocb is None:
+            return _read_rest(acb, bs)
     elif acb.cluster_offset & QCOW_OFLAG_COMPRESSED:
         if qcow2_decompress_cluster(s, acb.cluster_offset) < 0:
             return -errno.EIO
@@ -203,6 +206,16 @@ def _read_piece(acb: QCowAIOCB) -> int:
         qiov = _vector(acb, piece)
         acb.hd_aiocb = bdrv_aio_readv(file_of(s), sector, qiov, acb.n, qcow_aio_read_cb, acb)
     return 0 if acb.hd_aiocb is not None else -errno.EIO
+
+
+def _read_rest(acb: QCowAIOCB, bs: BlockDriverState) -> int:
+    """Read all that is left at once, beneath the calls: 1, which ends the request, or -errno."""
+    assert acb.buf is not None
+    try:
+        peek(bs, acb.sector_num, acb.buf[: acb.nb_sectors * 512])
+    except OSError as error:
+        return -(error.errno or errno.EIO)
+    return 1
 
 
 def _disk(acb: QCowAIOCB) -> tuple[BlockDriverState, BDRVQcowState]:

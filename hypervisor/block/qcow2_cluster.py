@@ -20,11 +20,12 @@ compressed clusters before their successors are linked; on the disk their counts
 from __future__ import annotations
 
 import errno
+import os
 import zlib
 from array import array
 
 from hypervisor.block import bdrv_pread, bdrv_pwrite, bdrv_read, bdrv_write
-from hypervisor.block.beneath import settle_bytes
+from hypervisor.block.beneath import fetch_bytes, peek_backing, settle_bytes
 from hypervisor.block.qcow2_format import (
     QCOW_OFLAG_COMPRESSED,
     QCOW_OFLAG_COPIED,
@@ -40,6 +41,7 @@ from hypervisor.block.qcow2_refcount import (
 from hypervisor.block.qcow2_state import (
     BDRVQcowState,
     QCowL2Meta,
+    compressed_range,
     file_of,
     l1_of,
     size_to_clusters,
@@ -354,17 +356,46 @@ def remove_in_flight(s: BDRVQcowState, m: QCowL2Meta) -> None:
     m.next_in_flight = None
 
 
+def peek(bs: BlockDriverState, sector_num: int, view: memoryview) -> int:
+    """Read beneath the calls up to the end of a cluster, as `BlockDriver` says."""
+    s, hd, offset = state(bs), file_of(state(bs)), sector_num << 9
+    within = offset & (s.cluster_size - 1)
+    view = view[: s.cluster_size - within]
+    l1_index = offset >> (s.l2_bits + s.cluster_bits)
+    l2_offset = l1_of(s)[l1_index] & ~QCOW_OFLAG_COPIED if l1_index < s.l1_size else 0
+    entry = 0
+    if l2_offset:
+        l2_index = (offset >> s.cluster_bits) & (s.l2_size - 1)
+        entry = int.from_bytes(fetch_bytes(hd, l2_offset + 8 * l2_index, 8)) & ~QCOW_OFLAG_COPIED
+    if not entry:
+        peek_backing(bs, sector_num, view)
+    elif entry & QCOW_OFLAG_COMPRESSED:
+        start, length = entry & s.cluster_offset_mask, compressed_range(s, entry)[1] - (entry & 511)
+        out = _inflate(fetch_bytes(hd, start, length), s.cluster_size)
+        if out is None:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        view[:] = out[within:][: len(view)]
+    else:
+        view[:] = fetch_bytes(hd, entry + within, len(view))
+    return len(view)
+
+
 @traced
 def decompress_buffer(out_buf: bytearray, out_buf_size: int, buf: memoryview, buf_size: int) -> int:
     """Inflate one cluster: raw deflate, window of 12 bits; 0, or -1 if it is not exactly that much."""
-    try:
-        out = zlib.decompressobj(-12).decompress(buf[:buf_size], out_buf_size)
-    except zlib.error:
-        return -1
-    if len(out) != out_buf_size:
+    out = _inflate(buf[:buf_size], out_buf_size)
+    if out is None:
         return -1
     out_buf[:] = out
     return 0
+
+
+def _inflate(data: bytes | memoryview, size: int) -> bytes | None:
+    try:
+        out = zlib.decompressobj(-12).decompress(data, size)
+    except zlib.error:
+        return None
+    return out if len(out) == size else None
 
 
 @traced

@@ -198,8 +198,7 @@ def _fd(s: BDRVQcowState) -> int:
 
 def fetch_bytes(s: BDRVQcowState, offset: int, length: int) -> bytes:
     """`length` bytes at any `offset`; zeros behind the end of the file. Raises OSError."""
-    start, end = offset & ~511, (offset + length + 511) & ~511
-    return bytes(fetch(s, start, end - start)[offset - start :][:length])
+    return beneath.fetch_bytes(file_of(s), offset, length)
 
 
 def fetch(s: BDRVQcowState, offset: int, length: int) -> memoryview:

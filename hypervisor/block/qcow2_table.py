@@ -132,11 +132,12 @@ def l2_load(bs: BlockDriverState, l2_offset: int) -> array[int] | None:
 
 
 def _read_l2(s: BDRVQcowState, l2_offset: int) -> array[int] | None:
+    raw = bytearray(s.cluster_size)
+    ret = bdrv_pread(file_of(s), l2_offset, raw, s.cluster_size)
     if not l2_offset or l2_offset & (s.cluster_size - 1):
         complain(s._filename, f"the L1 table names an L2 table at {l2_offset:#x}; check the image")
         return None
-    raw = bytearray(s.cluster_size)
-    if bdrv_pread(file_of(s), l2_offset, raw, s.cluster_size) != s.cluster_size:
+    if ret != s.cluster_size:
         return None
     l2_table = words(raw)
     problem = entry_problem(s, l2_table)

@@ -18,11 +18,11 @@ from hypervisor.block import (
     bdrv_aio_cancel,
     bdrv_aio_readv,
     bdrv_aio_writev,
-    bdrv_getlength,
     qemu_aio_get,
     qemu_aio_release,
     qemu_blockalign,
 )
+from hypervisor.block.beneath import peek
 from hypervisor.block.qcow_cluster import (
     NO_OFFSET,
     BDRVQcowState,
@@ -175,9 +175,7 @@ def _read_pieces(acb: QCowAIOCB, bs: BlockDriverState) -> int:
             if bs.backing_hd is None:
                 piece[:] = bytes(len(piece))
             else:
-                ret = _read_backing(acb, bs.backing_hd)
-                if ret < 0 or acb.hd_aiocb:
-                    return ret
+                return _read_backing(acb, bs.backing_hd)
         elif acb.cluster_offset & QCOW_OFLAG_COMPRESSED:
             if decompress_cluster(s, acb.cluster_offset) < 0:
                 return -errno.EIO
@@ -194,26 +192,21 @@ def _read_pieces(acb: QCowAIOCB, bs: BlockDriverState) -> int:
 
 
 def _read_backing(acb: QCowAIOCB, backing_hd: BlockDriverState) -> int:
-    """Ask the backing file for the next piece; zeros, at once, for what lies beyond its end."""
-    while True:
-        acb.hd_aiocb = bdrv_aio_readv(
-            backing_hd, acb.sector_num, _prepare_iov(acb), acb.n, qcow_aio_read_cb, acb
-        )
-        if acb.hd_aiocb is not None:
-            return 0
-        left = (bdrv_getlength(backing_hd) >> 9) - acb.sector_num
-        if left >= acb.n:
-            return -errno.EIO
-        # quirk: C ends the request here with success and leaves the rest of the buffer as it was
-        note(
-            "qcow-short-base",
-            "a read beyond the end of the backing file: 0.12.4 leaves stale memory, here zeros",
-        )
-        if left <= 0:
-            assert acb.buf is not None
-            acb.buf[: acb.n * 512] = bytes(acb.n * 512)
-            return 0
-        acb.n = left
+    """Ask the backing file for the next piece; if it is too short, read the rest of the request at once."""
+    assert acb.bs is not None and acb.buf is not None
+    acb.hd_aiocb = bdrv_aio_readv(backing_hd, acb.sector_num, _prepare_iov(acb), acb.n, qcow_aio_read_cb, acb)
+    if acb.hd_aiocb is not None:
+        return 0
+    # quirk: C ends the request here with success and leaves the rest of the buffer as it was
+    note(
+        "qcow-short-base",
+        "a read beyond the end of the backing file: 0.12.4 leaves stale memory, here zeros",
+    )
+    try:
+        peek(acb.bs, acb.sector_num, acb.buf[: acb.nb_sectors * 512])
+    except OSError as error:
+        return -(error.errno or errno.EIO)
+    return 0
 
 
 @traced

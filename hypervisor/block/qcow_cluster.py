@@ -4,6 +4,7 @@
 - `get_cluster_offset`: guest offset to file offset, allocating if asked to
 - `qcow_is_allocated`: that, as a question
 - `decompress_buffer`, `decompress_cluster`, `qcow_write_compressed`: compressed clusters
+- `peek`: read beneath the calls
 
 ::
 
@@ -14,12 +15,13 @@
 from __future__ import annotations
 
 import errno
+import os
 import struct
 import sys
 from array import array
 
 from hypervisor.block import bdrv_getlength, bdrv_pread, bdrv_pwrite, bdrv_truncate, bdrv_write
-from hypervisor.block.beneath import settle_bytes
+from hypervisor.block.beneath import fetch_bytes, peek_backing, settle_bytes
 from hypervisor.block.qcow_format import MAX_OFFSET, QCOW_OFLAG_COMPRESSED, compress, decompress, round_up
 from hypervisor.block_int import BlockDriverState, ReadBuffer
 from hypervisor.quirks import note
@@ -254,6 +256,30 @@ def decompress_cluster(s: BDRVQcowState, cluster_offset: int) -> int:
             return -1
         s.cluster_cache_offset = coffset
     return 0
+
+
+def peek(bs: BlockDriverState, sector_num: int, view: memoryview) -> int:
+    """Read beneath the calls up to the end of a cluster, as `BlockDriver` says."""
+    s: BDRVQcowState = bs.opaque
+    assert s.hd is not None and s.l1_table is not None
+    offset = sector_num << 9
+    within = offset & (s.cluster_size - 1)
+    view = view[: s.cluster_size - within]
+    entry = l2_offset = s.l1_table[offset >> (s.l2_bits + s.cluster_bits)]
+    if l2_offset:
+        l2_index = (offset >> s.cluster_bits) & (s.l2_size - 1)
+        entry = _ENTRY.unpack(fetch_bytes(s.hd, l2_offset + 8 * l2_index, 8))[0]
+    if not entry:
+        peek_backing(bs, sector_num, view)
+    elif entry & QCOW_OFLAG_COMPRESSED:
+        size = (entry >> (63 - s.cluster_bits)) & (s.cluster_size - 1)
+        out = decompress(fetch_bytes(s.hd, entry & s.cluster_offset_mask, size), s.cluster_size)
+        if out is None:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        view[:] = out[within:][: len(view)]
+    else:
+        view[:] = fetch_bytes(s.hd, entry + within, len(view))
+    return len(view)
 
 
 @traced

@@ -22,6 +22,7 @@ from hypervisor.block.raw_posix_io import (
     BDRVRawState,
     fd_open,
     is_fifo,
+    peek,
     raw_aio_flush,
     raw_aio_readv,
     raw_aio_writev,
@@ -124,6 +125,7 @@ bdrv_raw = symbol(
         bdrv_truncate=raw_truncate,
         bdrv_getlength=raw_getlength,
         create_options=raw_create_options,
+        _peek=peek,
     ),
     "bdrv_raw",
 )
@@ -212,6 +214,7 @@ def _host_driver(name: str, **functions: Any) -> BlockDriver:
         bdrv_read=raw_read,
         bdrv_write=raw_write,
         bdrv_getlength=raw_getlength,
+        _peek=peek,
         **functions,
     )
     return symbol(driver, f"bdrv_{name}")

@@ -18,6 +18,7 @@ import stat
 from typing import Any
 
 from hypervisor.block.bdrv_aio import qemu_blockalign
+from hypervisor.block.beneath import fetch
 from hypervisor.block_int import (
     BDRV_O_ACCESS,
     BDRV_O_CACHE_WB,
@@ -178,6 +179,9 @@ def raw_pread_aligned(bs: BlockDriverState, offset: int, buf: WriteBuffer, count
             ret = os.preadv(s.fd, [view], offset)
     except OSError as error:
         return -(error.errno or errno.EIO)
+    if ret == 0 < count and not _can_seek(s.fd, offset):
+        s.lseek_err_cnt += 1
+        return -1
     if ret < count:
         # quirk: a short count is passed up as it is; C leaves stale memory behind it
         view[ret:] = bytes(count - ret)
@@ -187,6 +191,21 @@ def raw_pread_aligned(bs: BlockDriverState, offset: int, buf: WriteBuffer, count
     elif offset in s._ahead and bs.growable:
         raw_getlength(bs)  # as C does, which finds nothing here yet
     return ret
+
+
+def _can_seek(fd: int, offset: int) -> bool:
+    """Whether the file system has such offsets at all; C's lseek fails at others, preadv does not."""
+    try:
+        os.lseek(fd, offset, os.SEEK_SET)
+    except OSError:
+        return False
+    return True
+
+
+def peek(bs: BlockDriverState, sector_num: int, view: memoryview) -> int:
+    """Read beneath the calls, as `BlockDriver` says."""
+    view[:] = fetch(bs, sector_num * 512, len(view))
+    return len(view)
 
 
 @traced
