@@ -33,6 +33,7 @@ class Command:
 _TAGLINE = "Run a traced boot, see every call and structure change, hold it against the real QEMU."
 _RUN, _READ = "run the machine and its tools", "read what was recorded"
 _ASK = "ask the source of the real QEMU"
+_LEARN = "learn"
 
 COMMANDS: dict[str, Command] = {
     "boot": Command("boot", "boot a guest from an image, in QEMU's spelling (-hda FILE ...)", _RUN, True),
@@ -60,6 +61,7 @@ COMMANDS: dict[str, Command] = {
     "dead": Command("overview:dead", "functions that main does not reach", _ASK),
     "edges": Command("overview:edges", "all calls, as a table", _ASK),
     "diff": Command("overview:diff", "what changed between two indexes", _ASK),
+    "exercise": Command("exercise", "the questions of the course: notebooks, hints, checks", _LEARN),
     "index": Command("index", "read C sources into an index", _ASK),
 }
 

@@ -1,0 +1,44 @@
+"""Judges: one for each kind of question; each derives the truth and compares part by part.
+
+- `judge(question, answer) -> Verdict`: never raises for whatever answer
+- `KINDS`: kind -> judge
+
+A wrong part is explained by what the evidence shows of what was said, not by what would have been right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from studykvm.coursework import judge_calls, judge_values
+from studykvm.coursework.answers import BadAnswer
+from studykvm.coursework.questions import Question
+from studykvm.coursework.verdict import Part, Verdict
+
+KINDS: dict[str, Callable[[dict[str, Any], Any], list[Part]]] = {
+    "first function": judge_calls.first_function,
+    "functions": judge_calls.function_set,
+    "path": judge_calls.path,
+    "order": judge_calls.order,
+    "graph": judge_calls.graph,
+    "values": judge_values.values,
+    "counts": judge_values.counts,
+    "choice": judge_values.choice,
+    "command": judge_values.command,
+}
+
+
+def judge(question: Question, answer: Any) -> Verdict:
+    """Judge an answer; Ellipsis, None and nothing at all are no answer yet."""
+    blank = answer is ... or answer is None or (isinstance(answer, str) and answer.strip() in ("", "..."))
+    if blank:
+        return Verdict(question.id, [Part(None, f"an answer looks like this: {question.form}")])
+    try:
+        return Verdict(question.id, KINDS[question.kind](question.spec, answer))
+    except BadAnswer as wrong:
+        return Verdict(
+            question.id, [Part(False, str(wrong)), Part(None, f"a form that fits: {question.form}")]
+        )
+    except RecursionError:
+        return Verdict(question.id, [Part(False, "the answer is nested too deep to be read")])

@@ -1,0 +1,232 @@
+"""Runs of the model made on the spot, for what no recording tells: values, sizes, return codes.
+
+- `seen(scene) -> dict`: name -> `Seen(value, how)`; each scene is run once a process
+- `SCENES`: their names
+- `carriers(text)`: which functions of a boot were given a text, in order, before the first file is open
+
+Every scene makes its images in a folder that is gone afterwards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from studykvm.errors import StudyError
+
+if TYPE_CHECKING:
+    from hypervisor.block_int import BlockDriverState
+    from tracer import Call, Trace
+
+IMAGE = "overlay.img"
+_MIB = 1 << 20
+
+
+class Seen(NamedTuple):
+    """A value, and what showed it."""
+
+    value: Any
+    how: str
+
+
+@contextlib.contextmanager
+def _folder() -> Iterator[None]:
+    with tempfile.TemporaryDirectory() as name, contextlib.chdir(name):
+        yield
+
+
+@contextlib.contextmanager
+def _drivers() -> Iterator[None]:
+    from hypervisor.block import bdrv_init
+    from hypervisor.program import program
+
+    with program("qemu-io"):
+        bdrv_init()
+        yield
+
+
+def _tool(program: str, *argv: str) -> str:
+    from studykvm.tool import run_tool
+
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+        status = run_tool(program, list(argv))
+    if status:
+        raise StudyError(f"{program} {' '.join(argv)} failed: {out.getvalue().strip()}")
+    return out.getvalue()
+
+
+def _images(fmt: str = "qcow") -> None:
+    with open("base.img", "wb") as base:
+        base.truncate(16 * _MIB)
+    _tool("qemu-img", "create", "-f", fmt, "-b", "base.img", IMAGE)
+
+
+def _opened(name: str, fmt: str | None = None, read_only: bool = False) -> BlockDriverState:
+    from hypervisor.block import bdrv_find_format, bdrv_new, bdrv_open2
+    from hypervisor.block_int import BDRV_O_CACHE_WB
+
+    bs = bdrv_new("")
+    bs.read_only = int(read_only)
+    if bdrv_open2(bs, name, BDRV_O_CACHE_WB, bdrv_find_format(fmt) if fmt else None) < 0:
+        raise StudyError(f"{name} did not open: nothing can be shown with it")
+    return bs
+
+
+def _request_errors() -> dict[str, Seen]:
+    from hypervisor.block import bdrv_delete, bdrv_new, bdrv_read, bdrv_write
+
+    sector = bytearray(512)
+    with _folder(), _drivers():
+        with open("disk.img", "wb") as disk:
+            disk.truncate(_MIB)
+        empty, disk_, fixed = bdrv_new(""), _opened("disk.img"), _opened("disk.img", read_only=True)
+        try:
+            return {
+                "no medium": Seen(bdrv_read(empty, 0, sector, 1), "bdrv_read of a drive without a medium"),
+                "out of range": Seen(bdrv_read(disk_, 2048, sector, 1), "bdrv_read of sector 2048 of 1 MiB"),
+                "read-only": Seen(bdrv_write(fixed, 0, sector, 1), "bdrv_write where read_only is 1"),
+                "all is well": Seen(bdrv_write(disk_, 0, sector, 1), "bdrv_write of sector 0"),
+            }
+        finally:
+            for bs in (empty, disk_, fixed):
+                bdrv_delete(bs)
+
+
+def _qcow_open() -> dict[str, Seen]:
+    from hypervisor.block import bdrv_find_format, bdrv_new
+    from hypervisor.block_int import BDRV_O_CACHE_WB, BDRV_O_RDWR
+
+    with _folder():
+        _images()
+        with _drivers():
+            drv = bdrv_find_format("qcow")
+            assert drv is not None and drv.instance_size is not None and drv.bdrv_open is not None
+            found = {}
+            for key, name in (("success", IMAGE), ("wrong magic", "base.img"), ("missing file", "no.img")):
+                bs = bdrv_new("")
+                bs.drv, bs.opaque = drv, drv.instance_size()
+                ret = drv.bdrv_open(bs, name, BDRV_O_RDWR | BDRV_O_CACHE_WB)
+                found[key] = Seen(ret, f"qcow_open of {_WHAT[key]}")
+                if ret == 0:
+                    drv.bdrv_close(bs)  # type: ignore[misc]
+            return found
+
+
+_WHAT = {"success": "a qcow image", "wrong magic": "a raw file", "missing file": "a name that is not there"}
+
+
+def _open_images() -> dict[str, Seen]:
+    """Who stands behind an open overlay, and what is left after bdrv_close."""
+    from hypervisor.block import bdrv_close, bdrv_delete
+
+    with _folder():
+        _images()
+        with _drivers():
+            bs = _opened(IMAGE)
+            hd, backing = bs.opaque.hd, bs.backing_hd
+            assert bs.drv is not None and backing is not None and backing.drv is not None
+            how = "of the overlay that bdrv_open2 opened"
+            found = {
+                "bs->drv": Seen(bs.drv.format_name, f"drv {how}"),
+                "s->hd->drv": Seen(hd.drv.format_name, f"drv of BDRVQcowState.hd {how}"),
+                "bs->backing_hd->drv": Seen(backing.drv.format_name, f"drv of backing_hd {how}"),
+                "bs->backing_hd->backing_hd": Seen(backing.backing_hd, f"backing_hd of backing_hd {how}"),
+                "bs->total_sectors": Seen(bs.total_sectors, f"total_sectors {how}"),
+                "s->cluster_bits": Seen(bs.opaque.cluster_bits, f"BDRVQcowState.cluster_bits {how}"),
+                "s->l2_bits": Seen(bs.opaque.l2_bits, f"BDRVQcowState.l2_bits {how}"),
+                "s->l1_size": Seen(bs.opaque.l1_size, f"BDRVQcowState.l1_size {how}"),
+                "s->hd->growable": Seen(hd.growable, f"growable of BDRVQcowState.hd {how}"),
+                "bs->growable": Seen(bs.growable, f"growable {how}"),
+            }
+            bdrv_close(bs)
+            for field in ("drv", "opaque"):
+                found[f"{field} after bdrv_close"] = Seen(
+                    getattr(bs, field), f"{field} when bdrv_close returned"
+                )
+            bdrv_delete(bs)
+            return found
+
+
+def _overlay_sizes(fmt: str) -> dict[str, Seen]:
+    with _folder():
+        _images(fmt)
+        found = {"new": Seen(os.path.getsize(IMAGE), f"a new {fmt} overlay on 16 MiB")}
+        _tool("qemu-io", "-c", "write -P 7 0 512", IMAGE)
+        found["written"] = Seen(os.path.getsize(IMAGE), "the overlay after a write of one sector")
+        found["grows"] = Seen(found["written"].value - found["new"].value, "the difference of the two")
+        with open("base.img", "rb") as base:
+            found["base before commit"] = Seen(base.read(1)[0], "byte 0 of the base after the write")
+        _tool("qemu-img", "commit", IMAGE)
+        found["committed"] = Seen(os.path.getsize(IMAGE), "the overlay after a commit")
+        with open("base.img", "rb") as base:
+            found["base after commit"] = Seen(base.read(1)[0], "byte 0 of the base after the commit")
+        return found
+
+
+def _dirty_bitmap() -> dict[str, Seen]:
+    from hypervisor.block import bdrv_delete, bdrv_set_dirty_tracking, bdrv_write
+
+    with _folder(), _drivers():
+        with open("disk.img", "wb") as disk:
+            disk.truncate(16 * _MIB)
+        bs = _opened("disk.img", "raw")
+        bdrv_set_dirty_tracking(bs, 1)
+        for sector in (0, 100, 2047, 2048, 9000):
+            bdrv_write(bs, sector, bytes(512), 1)
+        bits = sum(byte.bit_count() for byte in bs.dirty_bitmap or b"")
+        bdrv_delete(bs)
+        return {"bits": Seen(bits, "bits in dirty_bitmap after writes to sectors 0, 100, 2047, 2048, 9000")}
+
+
+SCENES: dict[str, Callable[[], dict[str, Seen]]] = {
+    "request errors": _request_errors,
+    "qcow_open": _qcow_open,
+    "open images": _open_images,
+    "qcow sizes": lambda: _overlay_sizes("qcow"),
+    "qcow2 sizes": lambda: _overlay_sizes("qcow2"),
+    "dirty bitmap": _dirty_bitmap,
+}
+
+
+@cache
+def seen(scene: str) -> dict[str, Seen]:
+    """Run a scene, or give what it showed before."""
+    return SCENES[scene]()
+
+
+@cache
+def _boot() -> Trace:
+    from hypervisor.boot import run_boot
+    from studykvm.guests import write_demo_disk
+    from tracer import record
+
+    with _folder(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        write_demo_disk("base.img")
+        _tool("qemu-img", "create", "-f", "qcow", "-b", "base.img", IMAGE)
+        with record(None) as recording:
+            run_boot(["-hda", IMAGE], timeout=60)
+    trace: Trace = recording.trace
+    return trace
+
+
+def given(function: str) -> list[Call]:
+    """The calls of a function in a boot of an overlay."""
+    return list(_boot().calls(function=function))
+
+
+@cache
+def carriers() -> list[Call]:
+    """The calls of a boot with ``-hda overlay.img`` that get that name, before the first file is opened."""
+    found = []
+    for call in _boot().calls():
+        if call.function == "bdrv_open2":
+            break
+        if any(isinstance(value, str) and IMAGE in value for value in call.args.values()):
+            found.append(call)
+    return found

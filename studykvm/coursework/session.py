@@ -1,0 +1,117 @@
+"""What a notebook calls: `check`, `hint`, `predict`. Each prints; none lets a traceback out.
+
+Under ``studykvm exercise check FILE`` the answers are also handed to the checker, which judges them itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from studykvm.coursework.answers import LONGEST, BadAnswer, function, limited
+from studykvm.coursework.progress import Progress
+from studykvm.coursework.questions import question
+from studykvm.coursework.verdict import Part, Verdict
+from studykvm.errors import StudyError
+
+REPORT = "STUDYKVM_COURSEWORK_REPORT"
+"""The environment variable that names the file for `exercise check`."""
+
+
+def check(name: str, answer: Any = ...) -> Verdict:
+    """Judge an answer to a question, such as ``check("5.4", "a -> b")``, and print what can be said of it."""
+    if os.environ.get(REPORT):
+        _report(str(name), answer)
+        return Verdict(str(name), [Part(None, "handed to the checker")])
+    verdict = judged(name, answer)
+    print(verdict)
+    if any(part.ok is not None for part in verdict.parts):
+        Progress.open().answered(verdict.question, verdict.right)
+    return verdict
+
+
+def judged(name: str, answer: Any) -> Verdict:
+    """Judge without printing; whatever goes wrong becomes a verdict."""
+    from graphs.errors import GraphsError
+    from hypervisor.errors import HypervisorError
+    from studykvm.coursework.judge import judge
+
+    try:
+        return judge(question(name), answer)
+    except (StudyError, GraphsError, HypervisorError, OSError) as error:
+        return Verdict(str(name)[:20], [Part(False, f"it cannot be judged: {error}")])
+    except Exception as error:
+        # A traceback would show what the truth is.
+        kind = type(error).__name__
+        return Verdict(str(name)[:20], [Part(False, f"it cannot be judged: this answer led to a {kind}")])
+
+
+def hint(name: str) -> None:
+    """Print the next hint to a question; each call goes one step further."""
+    try:
+        asked = question(name)
+    except StudyError as error:
+        print(error)
+        return
+    progress = Progress.open()
+    step = max(progress.of(asked.id)["hints"], _read.get(asked.id, 0))
+    if step >= len(asked.hints):
+        print(f"{asked.id}: these were all hints. The last one: {asked.hints[-1]}")
+        return
+    print(f"{asked.id}, hint {step + 1} of {len(asked.hints)}: {asked.hints[step]}")
+    _read[asked.id] = step + 1
+    progress.hinted(asked.id, step + 1)
+
+
+_read: dict[str, int] = {}
+
+
+def predict(name: str, answer: Any = ...) -> None:
+    """Note what you expect, before you look; it is not judged."""
+    try:
+        asked = question(name)
+    except StudyError as error:
+        print(error)
+        return
+    if answer is ...:
+        print(f"{asked.id}: what do you expect? {asked.text}")
+        return
+    text = repr(answer)[:500] if not isinstance(answer, str) else answer[:500]
+    print(f"{asked.id}: noted. Now look, and then check.")
+    Progress.open().predicted(asked.id, text)
+
+
+def _report(name: str, answer: Any) -> None:
+    row: dict[str, Any] = {"question": name[:20]}
+    if answer is not ...:
+        try:
+            row["answer"] = _plain(answer, 0)
+        except BadAnswer as wrong:
+            row["error"] = str(wrong)
+    with open(os.environ[REPORT], "a", encoding="utf-8") as report:
+        report.write(json.dumps(row) + "\n")
+
+
+def _plain(answer: Any, depth: int) -> Any:
+    """What an answer is in JSON: lists, texts and numbers; a function as "file:name"."""
+    if depth > 5:
+        raise BadAnswer("the answer is nested too deep to be read")
+    if answer is None or isinstance(answer, bool | int | float):
+        return answer
+    if isinstance(answer, str):
+        if len(answer) > LONGEST:
+            raise BadAnswer(f"a text of {len(answer):,} letters is no answer: a few lines will do")
+        return answer
+    if hasattr(answer, "edges") and hasattr(answer, "nodes"):
+        return [[str(a), str(b)] for a, b, *_ in limited(iter(answer.edges()))]
+    if isinstance(answer, Mapping):
+        return {str(key): _plain(value, depth + 1) for key, value in limited(answer)}
+    if isinstance(answer, tuple) and len(answer) == 2 and str(answer[0]).endswith((".c", ".h")):
+        return f"{answer[0]}:{answer[1]}"
+    if callable(answer) or (hasattr(answer, "function") and hasattr(answer, "file")):
+        return str(function(answer))
+    if isinstance(answer, Iterable):
+        return [_plain(item, depth + 1) for item in limited(answer)]
+    raise BadAnswer(f"a {type(answer).__name__} is no answer: write names, numbers or lists of them")
