@@ -46,7 +46,11 @@ def _reset() -> None:
 
 def screen_text() -> str:
     """What is on the screen; empty before there is one."""
-    return _current.screen.text() if _current is not None else ""
+    from hypervisor.hw import vga
+
+    if _current is not None:
+        return _current.screen.text()
+    return vga.screen_text(vga.the_vga) if vga.the_vga is not None else ""
 
 
 def install(env: CPUState, boot_devices: str) -> bytes:

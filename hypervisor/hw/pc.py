@@ -1,7 +1,7 @@
 """The PC: hw/pc.c.
 
 `pc_init1` makes the machine, in the order of the real one: processor, memory and BIOS, what the firmware is
-told, interrupt controllers, chip set, clock, timer, serial ports, IDE, keyboard, floppies, CMOS memory. It
+told, interrupt controllers, chip set, screen, clock, timer, serial ports, IDE, keyboard, floppies, CMOS. It
 leaves out APIC, HPET, USB, network and ACPI; where a recording shows their calls, a comparison looks at the
 functions that both know.
 """
@@ -39,6 +39,7 @@ from hypervisor.hw.pcspk import pcspk_init
 from hypervisor.hw.piix_pci import i440fx_init
 from hypervisor.hw.qdev_properties import GlobalProperty
 from hypervisor.hw.serial import serial_isa_init
+from hypervisor.hw.vga_isa import isa_vga_init
 from hypervisor.ioport import register_ioport_read, register_ioport_write
 from hypervisor.kvm_all import kvm_enabled
 from hypervisor.module import machine_init
@@ -372,6 +373,7 @@ def pc_init1(
     absent.register_absent(-1, absent.vmstate_pci_cirrus_vga)
     register_ioport_write(0x80, 1, 1, ioport80_write, None)
     register_ioport_write(0xF0, 1, 1, ioportF0_write, None)
+    isa_vga_init()
     rtc_state = rtc_init(2000)
     qemu_register_boot_set(pc_boot_set, rtc_state)
     absent.register_absent(0, absent.vmstate_ioapic)

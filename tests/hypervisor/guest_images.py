@@ -85,10 +85,10 @@ def grub_disk(folder):
 
 
 def syslinux_disk(folder):
-    """Syslinux, which asks `boot:` on the serial line."""
+    """Syslinux, which asks `boot:` by the BIOS."""
     path, config = folder / "syslinux.img", folder / "syslinux.cfg"
     at = _disk(path, 8 * MIB, MBR.read_bytes())
-    config.write_text("SERIAL 0 115200\nPROMPT 1\nTIMEOUT 0\nDEFAULT nothing\n")
+    config.write_text("PROMPT 1\nTIMEOUT 0\nDEFAULT nothing\n")
     _copy(at, config, "syslinux.cfg")
     run("syslinux", "--install", "--offset", str(FIRST * SECTOR), path)
     return path
@@ -96,7 +96,7 @@ def syslinux_disk(folder):
 
 def memtest_disk(folder):
     """GRUB 2 that starts memtest86+."""
-    early = "linux16 (hd0,msdos1)/memtest.bin\nboot\n"
+    early = "linux16 (hd0,msdos1)/memtest.bin console=ttyS0,115200\nboot\n"
     core = _core(folder, early, "biosdisk part_msdos fat linux16 boot")
     path = folder / "memtest.img"
     at = _disk(path, 8 * MIB, (GRUB / "boot.img").read_bytes(), core)
