@@ -14,12 +14,16 @@ In Jupyter a graph of up to 200 functions displays itself as SVG; `graph.near("m
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import networkx
 
 from graphs.index import explain
+from graphs.index.export import GROUP, KINDS
 from graphs.index.query import Index
+
+if TYPE_CHECKING:
+    from graphs.draw.picture import Picture
 
 _READABLE = 200
 
@@ -48,21 +52,29 @@ class CallGraph(networkx.MultiDiGraph):  # type: ignore[misc]
         name = self.graph.get("identity", "?")
         return f"call graph of {name}: {len(self)} functions, {self.number_of_edges()} calls"
 
-    def _repr_svg_(self) -> str | None:
-        if not 0 < len(self) <= _READABLE:
-            return None
-        from graphs.draw import engine
-        from graphs.draw.picture import Arrow, Box, Picture, to_dot
+    def picture(self) -> Picture:
+        """The graph to be drawn; `picture().save("out.svg")` writes it."""
+        from graphs.draw.picture import Arrow, Box, Picture
 
         picture = Picture(str(self))
         for node, data in self.nodes(data=True):
-            picture.boxes[node] = Box(data["name"], data["file"], 0, data["signature"])
-        for caller, callee, data in self.edges(data=True):
-            picture.arrows.setdefault((caller, callee), Arrow(1, data["evidence"]))
-        return engine.render(to_dot(picture), "svg").decode()
+            tooltip = f"{node}, line {data['line']}\n{data['signature']}"
+            picture.boxes[node] = Box(data["name"], data["file"], tooltip=tooltip, line=data["line"])
+        for caller, callee in self.edges():
+            calls = self.get_edge_data(caller, callee).values()
+            # A call by name says more than what a pointer may hold besides.
+            kind = min((GROUP.get(data["kind"], "") for data in calls), key=lambda kind: kind != "")
+            evidence = "\n".join(dict.fromkeys(data["evidence"] for data in calls))
+            picture.arrows[caller, callee] = Arrow(1, evidence, kind)
+        used = {arrow.kind for arrow in picture.arrows.values()}
+        picture.kinds = {name: style for name, style in KINDS.items() if name in used}
+        return picture
 
-    def _repr_pretty_(self, printer: Any, _cycle: bool) -> None:
-        printer.text(str(self))
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        """What Jupyter shows: a picture, if it can be read, and a line of text."""
+        if not 0 < len(self) <= _READABLE:
+            return {"text/plain": str(self)}
+        return self.picture()._repr_mimebundle_() | {"text/plain": str(self)}
 
 
 def open_index(path: str | Path | None = None, program: str | None = None) -> CallGraph:

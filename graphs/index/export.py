@@ -2,6 +2,7 @@
 
 - `picture(index, function, depth, callers, links) -> Picture`: arrows in the style of how the call is known,
   tooltips with the evidence; `picture.save(path)` writes it in any format.
+- `KINDS`, `GROUP`: the styles, and which of them each kind of call has.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ from graphs.index import explain
 from graphs.index.query import Edge, Function, Index
 
 # Style and colour of the arrows, by how a call is known; calls by name are plain.
-_KINDS = {
+KINDS = {
     "through a pointer": ("dashed", "#c2410c"),
     "as a callback": ("dashed", "#7e22ce"),
     "by the system": ("dotted", "#b91c1c"),
     "from generated code": ("dotted", "#15803d"),
 }
-_GROUP = {
+GROUP = {
     "field": "through a pointer", "table": "through a pointer", "variable": "through a pointer",
     "parameter": "as a callback", "library": "as a callback", "signal": "by the system",
     "thread": "by the system", "constructor": "by the system", "tcg": "from generated code",
@@ -59,17 +60,17 @@ def picture(
         ends = index.by_number(caller), index.by_number(callee)
         out.arrows[str(ends[0]), str(ends[1])] = _arrow(index, ends, group, links)
     used = {arrow.kind for arrow in out.arrows.values()}
-    out.kinds = {name: style for name, style in _KINDS.items() if name in used}
+    out.kinds = {name: style for name, style in KINDS.items() if name in used}
     return out
 
 
 def _arrow(index: Index, ends: tuple[Function, Function], edges: list[Edge], links: Links) -> Arrow:
     # A call by name says more than what a pointer may hold besides.
-    first = next((edge for edge in edges if edge.kind not in _GROUP), edges[0])
+    first = next((edge for edge in edges if edge.kind not in GROUP), edges[0])
     shown = [first, *(edge for edge in edges if edge is not first)]
     rows = [f"{ends[0].name} calls {ends[1].name}"]
     rows += [explain.how(index, edge) for edge in shown[:_EVIDENCE]]
     if len(shown) > _EVIDENCE:
         rows.append(f"and {len(shown) - _EVIDENCE} more calls")
     url = links.url(first.file, first.line)
-    return Arrow(1, "\n".join(rows), _GROUP.get(first.kind, ""), url)
+    return Arrow(1, "\n".join(rows), GROUP.get(first.kind, ""), url)

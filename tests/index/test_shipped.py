@@ -169,8 +169,10 @@ def test_networkx():
     assert data["evidence"].startswith("through BlockDriver.bdrv_open")
     near = graph.near("bdrv_create", 1)
     assert "block/qcow.c:qcow_create" in near
-    assert near._repr_svg_().lstrip().startswith("<")
-    assert graph._repr_svg_() is None
+    shown = near._repr_mimebundle_()
+    assert shown["image/svg+xml"].lstrip().startswith("<") and shown["text/plain"] == str(near)
+    assert "through a pointer" in shown["image/svg+xml"]
+    assert graph._repr_mimebundle_() == {"text/plain": str(graph)}
 
 
 @pytest.mark.parametrize(
