@@ -17,6 +17,7 @@ from __future__ import annotations
 from dataclasses import astuple
 
 from hypervisor import bios_disk as disk
+from hypervisor import bios_keyboard
 from hypervisor.accel import Accel, Registers
 from hypervisor.bios_call import Call
 from hypervisor.bios_screen import Screen
@@ -162,10 +163,11 @@ class Bios:
         for port, first, cascade in ((0x20, 0x08, 0x04), (0xA0, 0x70, 0x02)):
             for offset, value in ((0, 0x11), (1, first), (1, cascade), (1, 0x01)):
                 cpu_outb(port + offset, value)
-        # Let the serial port, the slave and both IDE channels through.
-        cpu_outb(0x21, 0xFF & ~(1 << 4 | 1 << 2))
+        # Let the keyboard, the serial port, the slave and both IDE channels through.
+        cpu_outb(0x21, 0xFF & ~(1 << 4 | 1 << 2 | 1 << 1))
         cpu_outb(0xA1, 0xFF & ~(1 << 6 | 1 << 7))
         cpu_outb(COM1 + 1, 0x01)
+        bios_keyboard.set_up()
         self._set_up_ide()
         self.disks, self.cdrom = disk.find_disks()
         ram()[0x475] = len(self.disks)
@@ -204,13 +206,14 @@ class Bios:
     def _update_ticks(self) -> None:
         ram()[0x46C:0x470] = self.ticks().to_bytes(4, "little")
 
-    def put_key(self, ascii: int) -> None:
-        """Put a typed byte into the keyboard buffer, unless that is full."""
+    def put_key(self, ascii: int, scan_code: int | None = None) -> None:
+        """Put a key into the keyboard buffer, unless that is full; a typed byte has no scan code yet."""
         memory = ram()
+        code = _SCAN_CODES.get(ascii, 0) if scan_code is None else scan_code
         head, tail = self._pointer(_KEY_HEAD), self._pointer(_KEY_TAIL)
         following = tail + 2 if tail + 2 < _KEY_END else _KEY_BEGIN
         if following != head:
-            memory[0x400 + tail : 0x400 + tail + 2] = bytes((ascii, _SCAN_CODES.get(ascii, 0)))
+            memory[0x400 + tail : 0x400 + tail + 2] = bytes((ascii, code))
             memory[_KEY_TAIL : _KEY_TAIL + 2] = following.to_bytes(2, "little")
 
     def key(self, take: bool) -> int | None:

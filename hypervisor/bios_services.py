@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING
 
-from hypervisor import bios_int13
+from hypervisor import bios_int13, bios_keyboard
 from hypervisor.accel import Registers
 from hypervisor.bios_call import Call
 from hypervisor.bios_screen import Screen
@@ -46,6 +46,12 @@ def ignore(bios: Bios, call: Call) -> None:
         cpu_outb(0x20, 0x20)
     elif 0x08 <= call.vector <= 0x0F:
         cpu_outb(0x20, 0x20)
+
+
+def _keyboard_interrupt(bios: Bios, call: Call) -> None:
+    """IRQ 1: what is typed on the machine's own keyboard."""
+    bios_keyboard.serve(bios.put_key)
+    cpu_outb(0x20, 0x20)
 
 
 def _serial_interrupt(bios: Bios, call: Call) -> None:
@@ -298,6 +304,7 @@ def _no_boot(bios: Bios, call: Call) -> Wait:
 
 
 SERVICES: dict[int, Service] = {
+    0x09: _keyboard_interrupt,
     0x0C: _serial_interrupt,
     0x10: _screen,
     0x11: _equipment,

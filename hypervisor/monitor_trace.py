@@ -70,7 +70,7 @@ def _forget() -> None:
 def do_trace(mon: Monitor, qdict: Arguments) -> None:
     """Obey `trace`."""
     what, file = qdict.get("what", "status"), qdict.get("file")
-    if what not in _OBEY or (file is None) == (what == "save") or (file and what not in ("save", "tail")):
+    if what not in _OBEY or (file is None and what == "save") or (file and what not in ("save", "tail")):
         monitor_printf(mon, _USAGE)
         return
     try:
