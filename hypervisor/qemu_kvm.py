@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from hypervisor import kvm_all
 from hypervisor.accel import kvm_abi as abi
-from hypervisor.compatfd import qemu_eventfd
+from hypervisor.compatfd import notify, qemu_eventfd, qemu_signalfd
 from hypervisor.kvm_all import (
     KVMContext,
     KVMState,
@@ -49,6 +49,7 @@ C_FILE = "qemu-kvm.c"
 
 SIG_IPI = signal.SIGRTMIN + 4
 _STOP_SECONDS = 5
+_SIGINFO_SIZE = 128
 
 
 class QemuWorkItem(Struct):
@@ -70,7 +71,7 @@ class _Threads:
         self.work_cond = threading.Condition(self.mutex)
         self.owner = 0
         self.system_ready = False
-        self.io_thread_fd = -1
+        self.io_thread_fd = self.io_thread_sigfd = -1
         self.stopping = False
         self.failure: BaseException | None = None
         self.vcpu: threading.Thread | None = None
@@ -423,12 +424,27 @@ def qemu_kvm_notify_work() -> None:
             os.write(threads.io_thread_fd, (1).to_bytes(8, "little"))
 
 
+def ring() -> None:
+    """Send the alarm's signal."""
+    notify(threads.io_thread_sigfd)
+
+
 @traced
 def io_thread_wakeup(opaque: int) -> None:
     """Drain what `qemu_kvm_notify_work` wrote."""
     with contextlib.suppress(BlockingIOError):
         while os.read(opaque, 4096):
             pass
+
+
+@traced
+def sigfd_handler(opaque: int) -> None:
+    """Take the signals that have come, each to its handler; the alarm's is the only one."""
+    from hypervisor.vl_timers import host_alarm_handler
+
+    with contextlib.suppress(BlockingIOError):
+        while os.read(opaque, _SIGINFO_SIZE):
+            host_alarm_handler(signal.SIGALRM)
 
 
 @traced
@@ -447,6 +463,9 @@ def kvm_main_loop() -> int:
     _, fds = qemu_eventfd()
     qemu_set_fd_handler2(fds[0], None, io_thread_wakeup, None, fds[0])
     threads.io_thread_fd = fds[1]
+    sigfd = qemu_signalfd({signal.SIGIO, signal.SIGALRM, signal.SIGBUS})
+    qemu_set_fd_handler2(sigfd, None, sigfd_handler, None, sigfd)
+    threads.io_thread_sigfd = sigfd
     threads.system_cond.notify_all()
     state.cpu_single_env = None
     while True:

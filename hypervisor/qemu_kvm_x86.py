@@ -20,15 +20,20 @@ from hypervisor.accel import kvm_abi as abi
 from hypervisor.kvm_all import (
     KVMContext,
     KVMState,
+    kvm_check_extension,
     kvm_ioctl,
     kvm_vcpu_ioctl,
     kvm_vm_ioctl,
 )
+from hypervisor.kvm_tpr_opt import kvm_tpr_opt_setup
 from hypervisor.program import on_reset
 from hypervisor.qemu_kvm import kvm_init_coalesced_mmio
 from hypervisor.qemu_kvm_vcpu import accel_of, kvm_inject_irq, vcpu_of
+from hypervisor.savevm import vmstate_register
 from hypervisor.trace_io import traced_io
-from tracer import traced
+from hypervisor.vmstate import VMStateDescription
+from hypervisor.vmstate.fields import VMSTATE_UINT64
+from tracer import Struct, symbol, traced
 
 if TYPE_CHECKING:
     from hypervisor.cpu_exec import CPUState
@@ -50,6 +55,7 @@ _DESCRIPTOR_BITS |= {"l": (21, 1), "db": (22, 1), "g": (23, 1)}
 _PE = 1
 _VM = 1 << 17
 _SHADOW_STI = 2
+_CLOCK_DATA = 48
 
 _msr_indices: set[int] = set()
 
@@ -121,7 +127,11 @@ def kvm_arch_create(kvm: KVMContext, phys_mem_bytes: int, vm_mem: None) -> int:
     if r < 0:
         return r
     kvm_create_pit(kvm)
-    return kvm_init_coalesced_mmio(kvm)
+    r = kvm_init_coalesced_mmio(kvm)
+    if r < 0:
+        return r
+    kvm_tpr_opt_setup()
+    return 0
 
 
 @traced
@@ -136,13 +146,51 @@ def kvm_get_msr_list(kvm: KVMContext) -> list[int]:
     return list(struct.unpack_from(f"<{count}I", listed, 4))
 
 
+class KVMClockData(Struct):
+    """`struct kvm_clock_data`: nanoseconds of the clock that the kernel shows a guest which knows KVM."""
+
+    clock: int = 0
+
+
+@traced
+def kvmclock_pre_save(opaque: KVMClockData) -> None:
+    """Get the clock."""
+    data = bytearray(_CLOCK_DATA)
+    if kvm_vm_ioctl(_state(), abi.KVM_GET_CLOCK, data) >= 0:
+        opaque.clock = int.from_bytes(data[:8], "little")
+
+
+@traced
+def kvmclock_post_load(opaque: KVMClockData, version_id: int) -> int:
+    """Set the clock; 0 or -errno."""
+    data = bytearray(opaque.clock.to_bytes(8, "little")).ljust(_CLOCK_DATA, b"\0")
+    return kvm_vm_ioctl(_state(), abi.KVM_SET_CLOCK, data)
+
+
+vmstate_kvmclock = symbol(
+    VMStateDescription(
+        name="kvmclock",
+        version_id=1,
+        minimum_version_id=1,
+        pre_save=kvmclock_pre_save,
+        post_load=kvmclock_post_load,
+        fields=(VMSTATE_UINT64("clock"),),
+    ),
+    "vmstate_kvmclock",
+)
+
+
 @traced
 def kvm_arch_qemu_create_context() -> int:
     """Note which model-specific registers there are."""
     context = _state().kvm_context
     assert context is not None
     _msr_indices.update(kvm_get_msr_list(context))
-    return 0 if _msr_indices else -1
+    if not _msr_indices:
+        return -1
+    if kvm_check_extension(_state(), abi.KVM_CAP_ADJUST_CLOCK):
+        vmstate_register(0, vmstate_kvmclock, KVMClockData())
+    return 0
 
 
 @traced

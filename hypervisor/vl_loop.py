@@ -371,7 +371,7 @@ def vm_can_run() -> int:
 
 def _select(rfds: list[int], wfds: list[int], timeout: float) -> tuple[set[int], set[int]]:
     """select() that the alarm, too, brings back; the vCPU thread may have the machine meanwhile."""
-    from hypervisor.qemu_kvm import qemu_mutex_lock_iothread, qemu_mutex_unlock_iothread
+    from hypervisor.qemu_kvm import qemu_mutex_lock_iothread, qemu_mutex_unlock_iothread, ring
 
     qemu_mutex_unlock_iothread()
     try:
@@ -381,8 +381,11 @@ def _select(rfds: list[int], wfds: list[int], timeout: float) -> tuple[set[int],
     qemu_mutex_lock_iothread()
     try:
         if timers._alarm_due():
-            timers.host_alarm_handler(signal.SIGALRM)
-            if not readable and not writable:
+            if kvm_enabled():
+                ring()
+            else:
+                timers.host_alarm_handler(signal.SIGALRM)
+            if kvm_enabled() or (not readable and not writable):
                 readable, writable, _ = select.select(rfds, wfds, [], 0)
     except OSError:
         return set(), set()

@@ -16,7 +16,7 @@ from fnmatch import fnmatchcase
 from graphs.calls import CallTable, Name
 from graphs.compare.alignment import Difference, align
 from graphs.compare.projection import ROOT, Row, project, threads
-from graphs.compare.scope import Scope, handlers, scope_of
+from graphs.compare.scope import Scope, lacking, reaches, scope_of
 from graphs.compare.timing import settle
 from graphs.compare.trees import Forest, Tree
 from graphs.recordings import Recording
@@ -49,6 +49,12 @@ class Comparison:
         Those of `only_theirs` that the model does not have at all.
     only_ours : frozenset of (str, str)
         Functions in scope that the trace has and the recording lacks.
+    absent : frozenset of str
+        C files in which functions that the model lacks lost some of their calls.
+    part : str
+        The call whose inside was compared (`graphs.compare.parts`); empty for the whole run.
+    unrecorded : frozenset of (str, str)
+        Functions in scope that the model called there and that no recording has in such places.
     """
 
     recording: Recording
@@ -61,6 +67,9 @@ class Comparison:
     only_theirs: frozenset[Name]
     unmodelled: frozenset[Name]
     only_ours: frozenset[Name]
+    absent: frozenset[str] = frozenset()
+    part: str = ""
+    unrecorded: frozenset[Name] = frozenset()
 
     @property
     def equal(self) -> bool:
@@ -81,6 +90,7 @@ def compare(
     *,
     until: str = "",
     leave: Collection[str] = (),
+    scope: Scope | None = None,
 ) -> Comparison:
     """Lay the calls of the model over a recording.
 
@@ -96,9 +106,12 @@ def compare(
         Stop at the first call of this function (`file:function`), if the scope does not stop earlier.
     leave : collection of str, optional
         Patterns of functions to leave out, besides the scope's.
+    scope : Scope, optional
+        Instead of the recording's own.
     """
-    scope = scope_of(recording)
+    scope = scope or scope_of(recording)
     modelled = calls.functions() | set(known)
+    absent = {name for name in recording.calls.functions() - modelled if scope.may_lack(name)}
     stop = _identity(until or scope.until)
 
     def covered(name: Name) -> bool:
@@ -109,7 +122,10 @@ def compare(
             table,
             lambda name: covered(name) and (not known_only or name in modelled),
             until=stop,
-            drop=handlers().keys(),
+            absent=absent,
+            lost=scope.loses,
+            interrupts=reaches(),
+            cut=lacking().keys(),
         )
 
     ours, theirs = rows(calls, True), rows(recording.calls, True)
@@ -131,7 +147,8 @@ def compare(
         seen, recorded = seen & compared, recorded & compared | recorded - modelled
     only_theirs = frozenset(recorded - seen), frozenset(recorded - modelled)
     only_ours = frozenset(seen - recorded)
-    return Comparison(recording, scope, *sizes, equal, differences, taken, *only_theirs, only_ours)
+    files = frozenset(file for file, _ in absent)
+    return Comparison(recording, scope, *sizes, equal, differences, taken, *only_theirs, only_ours, files)
 
 
 def _identity(text: str) -> Name | None:

@@ -5,7 +5,7 @@
 - `threads(forest, rows) -> dict`: the trees, by thread number.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from graphs.calls import CallTable, Name
@@ -28,6 +28,10 @@ def project(
     keep: Callable[[Name], bool],
     until: Name | None = None,
     drop: Collection[Name] = (),
+    interrupts: Mapping[Name, Collection[str]] | None = None,
+    cut: Collection[tuple[Name, Name]] = (),
+    absent: Collection[Name] = (),
+    lost: Callable[[Name], bool] = lambda name: False,
 ) -> list[Row]:
     """Project calls on the functions that `keep` accepts.
 
@@ -41,6 +45,12 @@ def project(
         Stop where the main thread first enters this function.
     drop : collection of (str, str)
         Functions left out together with everything that they call.
+    interrupts : dict of (str, str) to collection of str
+        Signal handlers, left out like `drop`, each with functions that are left out where they follow it.
+    cut : collection of ((str, str), (str, str))
+        Calls of the second function directly by the first, left out like `drop`.
+    absent, lost
+        Functions inside which those that `lost` accepts are left out like `drop`.
 
     Examples
     --------
@@ -51,21 +61,41 @@ def project(
     [(0, 'bdrv_read'), (1, 'raw_read')]
     """
     kept = [keep(name) for name in table.names]
-    dropped = [name in drop for name in table.names]
+    interrupts = interrupts or {}
+    dropped = [name in drop or name in interrupts for name in table.names]
+    following = [interrupts.get(name, ()) for name in table.names]
     stop = table.names.index(until) if until in table.names else -1
+    numbers = {name: number for number, name in enumerate(table.names)}
+    pairs = {(numbers.get(caller, -1), numbers.get(called, -1)) for caller, called in cut}
+    lacking, losing = [name in absent for name in table.names], [lost(name) for name in table.names]
+    lacked: dict[int, int] = {}
+    callers: dict[int, list[tuple[int, int]]] = {}
     open_: dict[int, list[int]] = {}
-    under: dict[int, int] = {}
+    under: dict[int, tuple[int, Collection[str]]] = {}
     rows: list[Row] = []
     for depth, function, thread in zip(table.depth, table.function, table.thread, strict=True):
         if function == stop and thread == 0:
             break
         if thread in under:
-            if depth > under[thread]:
+            begun, own = under[thread]
+            if depth > begun or (depth == begun and table.names[function][1] in own):
                 continue
             del under[thread]
-        if dropped[function]:
-            under[thread] = depth
+        stack = callers.setdefault(thread, [])
+        while stack and stack[-1][0] >= depth:
+            stack.pop()
+        if depth <= lacked.get(thread, -1):
+            del lacked[thread]
+        if (
+            dropped[function]
+            or (stack and (stack[-1][1], function) in pairs)
+            or (thread in lacked and losing[function])
+        ):
+            under[thread] = depth, following[function]
             continue
+        stack.append((depth, function))
+        if lacking[function] and thread not in lacked:
+            lacked[thread] = depth
         depths = open_.setdefault(thread, [])
         while depths and depths[-1] >= depth:
             depths.pop()

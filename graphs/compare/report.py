@@ -1,15 +1,17 @@
 """A comparison as text: the verdict, three figures, the first differences as trees.
 
 - `lines(comparison, limit=3) -> list[str]`
+- `part_lines(found) -> list[str]`: a table of compared parts.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from textwrap import wrap
 
 from graphs.calls import Name
 from graphs.compare import Comparison
 from graphs.compare.alignment import Difference
-from graphs.compare.scope import handlers, known_differences, timing_rules
+from graphs.compare.parts import Part
+from graphs.compare.scope import handlers, known_differences, lacking, timing_rules
 from graphs.compare.trees import Runs, Tree
 
 _DEPTH = 3
@@ -30,14 +32,38 @@ def lines(comparison: Comparison, limit: int = 3) -> list[str]:
     return [*_verdict(comparison), "", *_figures(comparison), *_notes(comparison), *_trees(comparison, limit)]
 
 
+def part_lines(found: Sequence[tuple[Part, Comparison | None]]) -> list[str]:
+    """Return a table of compared parts, one line each.
+
+    Parameters
+    ----------
+    found : sequence of (Part, Comparison or None)
+        None where the trace does not have the part.
+    """
+    rows = ["", "inside single calls, where the guest and the number of turns do not matter:"]
+    for part, comparison in found:
+        verdict = "not in the trace"
+        if comparison is not None and comparison.equal:
+            verdict = f"equal, {comparison.equal_calls:,} calls" + (
+                ", but for timing" if comparison.timing else ""
+            )
+        elif comparison is not None:
+            differences = sum(len(each) for each in comparison.differences.values())
+            verdict = f"{differences} different, see --subtree '{part.selector}'"
+        rows.append(f"  {part.title + ':':<52} {verdict}")
+    return rows
+
+
 def _verdict(comparison: Comparison) -> Iterator[str]:
     recording = comparison.recording
+    inside = f", inside {comparison.part}" if comparison.part else ""
     if comparison.equal:
         how = "call for call" if comparison.timing is None else "call for call, but for timing (below)"
-        yield f"{recording.name}: equal {how}"
+        yield f"{recording.name}{inside}: equal {how}"
     else:
         count = sum(len(found) for found in comparison.differences.values())
-        yield f"{recording.name}: not equal, {count:,} {'difference' if count == 1 else 'differences'}"
+        differences = "difference" if count == 1 else "differences"
+        yield f"{recording.name}{inside}: not equal, {count:,} {differences}"
     if recording.scenario is not None:
         yield f"  {recording.scenario.command}"
     known = known_differences().get(recording.name)
@@ -74,6 +100,16 @@ def _notes(comparison: Comparison) -> Iterator[str]:
     if scope.until:
         compared += f", up to the first {scope.until.partition(':')[2]}"
     yield from _wrapped("compared: ", f"{compared}. {scope.reason}")
+    if comparison.absent:
+        folders = sorted({file.partition("/")[0] for file in comparison.absent})
+        lost = ", ".join(pattern.removesuffix(":*") for pattern in scope.lost)
+        text = f"calls to {lost} inside functions of {', '.join(folders)} that the model lacks."
+        yield from _wrapped("left out: ", text)
+        for (caller, called), reason in lacking().items():
+            yield from _wrapped("left out: ", f"{called[1]} as called by {caller[1]}. {reason}")
+    if comparison.unrecorded:
+        names = ", ".join(sorted(function for _, function in comparison.unrecorded))
+        yield from _wrapped("left out: ", f"of the model, what no recording keeps behind its start: {names}.")
     for name, reason in handlers().items():
         if name in comparison.recording.calls.functions():
             yield from _wrapped("left out: ", f"{name[1]} and what it calls. {reason}")

@@ -6,7 +6,7 @@
 """
 
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cache
 from importlib.resources import files
@@ -28,12 +28,21 @@ class Scope:
         The comparison ends where the main thread first enters this function; empty for the whole run.
     reason : str
         Why so.
+    absent : tuple of str
+        Patterns of functions inside which, where the model lacks them, calls are left out.
+    present : tuple of str
+        Patterns of functions to which `absent` does not apply.
+    lost : tuple of str
+        Patterns of functions that are left out there, with all that they call.
     """
 
     take: tuple[str, ...]
     leave: tuple[str, ...]
     until: str
     reason: str
+    absent: tuple[str, ...] = ()
+    present: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
 
     def covers(self, name: Name) -> bool:
         """Tell whether a function is compared.
@@ -43,6 +52,20 @@ class Scope:
         """
         text = ":".join(name)
         return _fits(text, self.take) and not _fits(text, self.leave)
+
+    def may_lack(self, name: Name) -> bool:
+        """Tell whether, if the model lacks a function, some of its calls are left out.
+
+        >>> scope = Scope((), (), "", "", absent=("hw/*",), present=("hw/ide/*",))
+        >>> scope.may_lack(("hw/hpet.c", "hpet_init")), scope.may_lack(("hw/ide/core.c", "ide_init"))
+        (True, False)
+        """
+        text = ":".join(name)
+        return _fits(text, self.absent) and not _fits(text, self.present)
+
+    def loses(self, name: Name) -> bool:
+        """Tell whether a function is left out inside one that the model lacks."""
+        return _fits(":".join(name), self.lost)
 
 
 @dataclass(frozen=True)
@@ -69,7 +92,25 @@ def scope_of(recording: Recording) -> Scope:
     kinds = {kind: row for row in _data()["scope"] for kind in row["kinds"]}
     fallback = "d" if recording.program.startswith("qemu-system") else "b"
     row = kinds.get(recording.name[:1], kinds[fallback])
-    return Scope(tuple(row["take"]), tuple(row["leave"]), row.get("until", ""), row["reason"])
+    return Scope(
+        tuple(row["take"]),
+        tuple(row["leave"]),
+        row.get("until", ""),
+        row["reason"],
+        tuple(row.get("absent", ())),
+        tuple(row.get("present", ())),
+        tuple(row.get("lost", ())),
+    )
+
+
+def part_scope(recording: Recording) -> Scope:
+    """Return the scope for a part of a recording: that of the whole, without its end."""
+    return replace(scope_of(recording), until="", reason=_data()["parts"]["reason"])
+
+
+def part_rows() -> list[dict[str, Any]]:
+    """Return the parts of a run worth comparing, as `data/scope.toml` says them."""
+    return list(_data()["part"])
 
 
 def handlers() -> dict[Name, str]:
@@ -77,11 +118,21 @@ def handlers() -> dict[Name, str]:
     return {_name(row["name"]): row["reason"] for row in _data()["handler"]}
 
 
+def reaches() -> dict[Name, frozenset[str]]:
+    """Return for each signal handler the functions that, beside it, are calls of its own."""
+    return {_name(row["name"]): frozenset(row.get("reaches", ())) for row in _data()["handler"]}
+
+
+def lacking() -> dict[tuple[Name, Name], str]:
+    """Return the calls, as (caller, called), that are left out with all inside, each with the reason."""
+    return {(_name(row["caller"]), _name(row["calls"])): row["reason"] for row in _data()["lacks"]}
+
+
 def timing_rules() -> dict[str, str]:
     """Return the timing rules, each with the reason.
 
     >>> list(timing_rules())
-    ['workers', 'spawn', 'polls', 'order']
+    ['workers', 'spawn', 'polls', 'order', 'alarm']
     """
     return {row["rule"]: row["reason"] for row in _data()["timing"]}
 

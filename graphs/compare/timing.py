@@ -9,6 +9,7 @@ The rules are named and explained in `data/scope.toml`:
 - polls: of `posix_aio_process_queue` stay the requests found finished, moved up into the
   `qemu_aio_wait` that waited for them; neighbouring waits become one.
 - order: under `qemu_aio_flush` finished requests are sorted.
+- alarm: `qemu_rearm_alarm_timer` goes, wherever the alarm had to be set, and `qemu_event_read`.
 """
 
 from graphs.calls import Name
@@ -16,7 +17,7 @@ from graphs.compare.projection import ROOT, Row, threads
 from graphs.compare.trees import Forest, Runs, Tree
 
 _WORKER = "aio_thread"
-_NOT_COMPARED = {"spawn_thread", "posix_aio_flush"}
+_NOT_COMPARED = {"spawn_thread", "posix_aio_flush", "qemu_rearm_alarm_timer", "qemu_event_read"}
 _OPENED = {"posix_aio_read", "qemu_aio_process_queue"}
 
 

@@ -24,6 +24,7 @@ from hypervisor.hw.qdev import qdev_init
 from hypervisor.hw.qdev_properties import Property, qdev_prop_set_drive
 from hypervisor.module import device_init
 from hypervisor.vl_drive import DriveInfo
+from hypervisor.vmstate.absent import register_absent, vmstate_fdc
 from tracer import Struct, traced
 
 C_FILE = "hw/fdc.c"
@@ -125,6 +126,7 @@ def fdctrl_connect_drives(fdctrl: FDCtrlISABus) -> None:
 def fdctrl_init_common(fdctrl: FDCtrlISABus) -> int:
     """Set the controller up."""
     fdctrl_connect_drives(fdctrl)
+    register_absent(0x3F0, vmstate_fdc)
     return 0
 
 

@@ -392,7 +392,6 @@ def pc_init1(
     isa_create_simple("i8042")
     absent.register_absent(0, absent.vmstate_dma)
     absent.register_absent(1, absent.vmstate_dma)
-    absent.register_absent(0x3F0, absent.vmstate_fdc)
     floppy_controller = fdctrl_init_isa([drive_get(IF_FLOPPY, 0, i) for i in range(MAX_FD)])
     cmos_init(ram_size, 0, boot_device, hd)
     absent.register_absent(0, absent.vmstate_acpi)

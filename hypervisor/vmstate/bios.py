@@ -13,7 +13,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from hypervisor.accel import Registers
-from hypervisor.savevm import vmstate_register
+from hypervisor.savevm import SaveStateEntry, _add
 from hypervisor.vl_state import state
 from hypervisor.vmstate import VMStateDescription
 from hypervisor.vmstate.fields import VMSTATE_STRUCT, VMSTATE_UINT8, VMSTATE_UINT32, VMSTATE_UINT64
@@ -139,5 +139,8 @@ vmstate_bios = VMStateDescription(
 
 
 def register_bios(bios: Bios) -> None:
-    """Have the built-in BIOS saved."""
-    vmstate_register(0, vmstate_bios, SavedBios(bios=bios))
+    """Have the built-in BIOS saved; not by a function of QEMU, which has no such section."""
+    _add(
+        SaveStateEntry(idstr=vmstate_bios.name, version_id=1, vmsd=vmstate_bios, opaque=SavedBios(bios=bios)),
+        0,
+    )

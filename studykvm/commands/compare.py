@@ -114,7 +114,7 @@ def _in_order(table: "CallTable", recording: "Recording", known: "set[Name]", li
 
     comparison = compare(table, recording, known)
     print("\n".join(report.lines(comparison, limit)))
-    found = [(part, compare_part(table, recording, part.selector, known)) for part in parts(recording)]
+    found = [(part, compare_part(table, recording, part, known)) for part in parts(recording)]
     if found:
         print("\n".join(report.part_lines(found)))
     print()
@@ -123,11 +123,11 @@ def _in_order(table: "CallTable", recording: "Recording", known: "set[Name]", li
 
 def _inside(table: "CallTable", recording: "Recording", known: "set[Name]", args: argparse.Namespace) -> bool:
     from graphs.compare import report
-    from graphs.compare.parts import Selector, compare_part, count
+    from graphs.compare.parts import Part, Selector, compare_part, count
     from studykvm.errors import StudyError
 
     selector = Selector.parse(args.subtree)
-    comparison = compare_part(table, recording, selector, known)
+    comparison = compare_part(table, recording, Part("", selector), known)
     if comparison is None:
         ours, theirs = count(table, selector), count(recording.calls, selector)
         raise StudyError(f"{selector}: {args.trace} has {ours} such calls and {recording.name} {theirs}")

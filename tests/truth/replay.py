@@ -17,6 +17,8 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pytest
+
 from graphs import recordings
 from studykvm.tool import run_tool
 from tracer import record
@@ -123,15 +125,22 @@ BEFORE: dict[str, Callable[[], object]] = {
 }
 
 
+def boot_argv(name: str) -> list[str]:
+    """The options of a recorded boot; the real program uses KVM unless told otherwise, the model if told so."""
+    _, *argv = recordings.load(name).scenario.argv
+    if "-no-kvm" not in argv:
+        if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+            pytest.skip("wants a /dev/kvm to read and write")
+        argv.insert(0, "-enable-kvm")
+    return argv
+
+
 # These read an L2 table at their start: an earlier run's guest had written its sector 5 into the overlay.
 REUSED = {"e02_mig_src_seed_uri", "e02_mig_dst_seed_uri", "e03_mig_dst_bad_proto", "e05_mig_dst_exec"}
 
 
 def replay_start(folder: Path, name: str) -> Path:
-    """Boot as recorded, quit at once, and return the trace.
-
-    A destination starts like any other machine: `-incoming`, which the model lacks, is left out.
-    """
+    """Boot as recorded, quit at once, and return the trace."""
     with contextlib.chdir(folder):
         boot_sector = b"\xf4\xeb\xfd".ljust(510, b"\0") + b"\x55\xaa"
         Path("base_raw.img").write_bytes(boot_sector)
@@ -142,12 +151,8 @@ def replay_start(folder: Path, name: str) -> Path:
         run("qemu-img", "create", "-f", "qcow2", "-b", "base_raw.img", "overlay2.img")
         run("qemu-img", "create", "-f", "qcow2", "dst.img", "16M")
     trace = folder / f"{name}.trace"
-    _, *argv = recordings.load(name).scenario.argv
-    if "-incoming" in argv:
-        at = argv.index("-incoming")
-        del argv[at : at + 2]
     subprocess.run(
-        [sys.executable, "-m", "studykvm", "boot", "--trace", str(trace), *argv],
+        [sys.executable, "-m", "studykvm", "boot", "--trace", str(trace), *boot_argv(name)],
         cwd=folder, input="quit\n", capture_output=True, text=True, timeout=120,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
     )  # fmt: skip
