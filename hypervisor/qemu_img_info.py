@@ -21,6 +21,7 @@ from hypervisor.block import (
     bdrv_snapshot_goto,
     bdrv_snapshot_list,
     get_human_readable_size,
+    local_name,
     path_combine,
 )
 from hypervisor.block_int import BlockDriverInfo, BlockDriverState, QEMUSnapshotInfo
@@ -71,7 +72,7 @@ def img_info(argc: int, argv: list[str]) -> int:
         return info(found, operands)
     if not operands:
         help()
-    filename = operands[0]
+    filename = local_name(operands[0])
     bs = open_image(filename, found.get("f"))
     fmt_name = bdrv_get_format(bs, 128)
     size = bdrv_get_geometry(bs) * 512

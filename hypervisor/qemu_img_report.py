@@ -13,6 +13,7 @@ from hypervisor.block import (
     bdrv_getlength,
     bdrv_is_encrypted,
     bdrv_snapshot_list,
+    local_name,
     path_combine,
 )
 from hypervisor.block_int import BlockDriverInfo, BlockDriverState, QEMUSnapshotInfo
@@ -109,7 +110,7 @@ def info(found: dict[str, str], operands: list[str]) -> int:
     if len(operands) != 1:
         usage_error("Expecting one image file name")
     as_json = output_format(found)
-    filename: str | None = operands[0]
+    filename: str | None = local_name(operands[0])
     fmt = found.get("f")
     chain: list[dict[str, Any]] = []
     snapshots = []

@@ -25,6 +25,7 @@ from hypervisor.block import (
     bdrv_getlength,
     bdrv_new,
     find_image_format,
+    local_name,
     path_combine,
 )
 from hypervisor.block_int import BDRV_O_CACHE_WB, BDRV_O_NOCACHE, BDRV_O_RDWR, BlockDriver, BlockDriverState
@@ -107,6 +108,15 @@ def complaints() -> Iterator[list[str]]:
     lines += held.getvalue().splitlines()
 
 
+_LIMITS = (
+    (r"cluster_bits is \d+, the", "Cluster size must be between 512 and 64k"),
+    (r"l2_bits is", "L2 table size must be between 512 and 64k"),
+    (r"size is \d+, needs an L1 table", "Image too large"),
+    (r"the backing file name has", "Backing file name too long"),
+)
+"""What qcow.c's driver complains about, and how 7.2's says it."""
+
+
 def _reason(filename: str, code: int, said: list[str]) -> str:
     """Turn a driver's complaint into the end of 7.2's message."""
     if not said:
@@ -114,13 +124,18 @@ def _reason(filename: str, code: int, said: list[str]) -> str:
     needed = re.search(r"size \d+ needs (\d+)", said[0])
     if needed:
         return "Image is too big" if int(needed[1]) > _MAX_L1_SIZE else "L1 table is too small"
-    return said[0].partition(f"{filename}: ")[2] or said[0]
+    text = said[0].partition(f"{filename}: ")[2] or said[0]
+    if said[0].startswith("qcow: "):
+        return next((words for pattern, words in _LIMITS if re.match(pattern, text)), text)
+    return text
 
 
 def open_quietly(filename: str, drv: BlockDriver, read_only: bool) -> tuple[int, BlockDriverState]:
     """Open an image without its backing file, as 7.2's BDRV_O_NO_BACKING does; 0 or -errno, and it."""
+    filename = local_name(filename)
     bs = bdrv_new("")
     bs.drv, bs.filename = drv, filename
+    bs.read_only = int(read_only)
     bs.opaque = drv.instance_size() if drv.instance_size else None
     assert drv.bdrv_open is not None
     ret = drv.bdrv_open(bs, filename, BDRV_O_CACHE_WB | (0 if read_only else BDRV_O_RDWR))
@@ -146,6 +161,7 @@ def why_not_open(filename: str, code: int, fmt: str | None) -> str:
     fmt : str or None
         The format that was asked for.
     """
+    filename = local_name(filename)
     try:
         os.close(os.open(filename, os.O_RDONLY))
     except OSError as wrong:

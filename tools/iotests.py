@@ -49,13 +49,12 @@ _DISCARD = "discards"
 _DD = "copies with qemu-img dd"
 _SECRET = "encrypts by --object secret; encryption is not modelled"
 _VERSION3 = "makes images of version 3"
-_LAYOUT = "looks into the file for the metadata where 7.2 puts it"
 
 YOUNGER = {
     "020": "commits into a file further down the chain (-b), and injects errors by blkdebug",
     "026": _BLKDEBUG,
     "029": "converts from an internal snapshot (-l)",
-    "031": _LAYOUT,
+    "031": f"{_VERSION3}; prints where 7.2 puts the tables of a new one",
     "033": _BLKDEBUG,
     "039": _VERSION3,
     "046": f"{_BLKDEBUG}; 7.2 itself fails with compat=0.10",
@@ -67,15 +66,13 @@ YOUNGER = {
     "077": _BLKDEBUG,
     "089": _JSON,
     "090": _DISCARD,
-    "092": "wants limits for header fields that 0.12.4 does not set",
     "097": "commits into a file further down the chain (-b), or without emptying the image (-d)",
     "103": "sets the cache sizes of 7.2",
     "106": "preallocates with falloc and full",
-    "107": _LAYOUT,
+    "107": "reads the L1 table in the file at the offset where 7.2 puts it; 0.12.4's is recorded",
     "110": _JSON,
     "114": "overrides the backing file's format by -o backing.driver",
-    "122": _VERSION3,
-    "126": "writes file: before names",
+    "122": f"chooses what is sparse (convert -S); {_VERSION3}",
     "133": _REOPEN,
     "134": _SECRET,
     "138": "repairs (check -r)",

@@ -2,14 +2,14 @@
 
 - `traced`, `Struct`, `symbol`, `free`: what the model uses.
 - `record(path)`: records; `load(path)`: reads.
-- `registry()`: everything traced.
+- `registry()`: everything traced; `recording()`: does a trace run?
 """
 
 from tracer.errors import DamagedTraceError, TracerError, TracerWarning
 from tracer.fileformat import FunctionInfo
 from tracer.functions import TracedFunction, registry, traced
 from tracer.recorder import record
-from tracer.session import free
+from tracer.session import free, recording
 from tracer.structs import Struct, symbol
 from tracer.trace import Call, Trace, load
 
@@ -25,6 +25,7 @@ __all__ = [
     "free",
     "load",
     "record",
+    "recording",
     "registry",
     "symbol",
     "traced",

@@ -162,6 +162,11 @@ def current() -> Session | None:
     return _current
 
 
+def recording() -> bool:
+    """Whether a trace runs, so that shortcuts would show in it."""
+    return _current is not None
+
+
 def set_current(session: Session | None) -> None:
     """Make `session` the running one."""
     global _current

@@ -26,6 +26,7 @@ from hypervisor.block.bdrv_registry import (
     find_protocol,
     forget_device,
     get_tmp_filename,
+    local_name,
     path_combine,
     remove_temporary,
     statics,
@@ -133,6 +134,7 @@ def bdrv_open2(bs: BlockDriverState, filename: str, flags: int, drv: BlockDriver
     int
         0, or -errno with nothing left open.
     """
+    filename = local_name(filename)
     bs.is_temporary = 0
     bs.encrypted = 0
     bs.valid_key = 0
@@ -266,7 +268,7 @@ def _open_backing(bs: BlockDriverState, filename: str, open_flags: int) -> int:
 def _identity(filename: str) -> tuple[int, int] | str:
     """What tells a file from others: device and inode, or the name of what has none."""
     try:
-        status = os.stat(filename)
+        status = os.stat(local_name(filename))
     except (OSError, ValueError):
         return filename
     return status.st_dev, status.st_ino

@@ -70,15 +70,38 @@ def devices() -> Iterator[BlockDriverState]:
         bs = bs.next
 
 
+def after_protocol(filename: str) -> int:
+    """Where a name begins behind its protocol's colon; 0 without one.
+
+    A colon behind a slash is part of a name, as later versions have it; for 0.12.4 the first colon is one.
+
+    >>> after_protocol("nbd:localhost:10809"), after_protocol("./a:b.img"), after_protocol("disk.img")
+    (4, 0, 0)
+    """
+    return filename.partition("/")[0].find(":") + 1
+
+
+def local_name(filename: str) -> str:
+    """The name that ``file:`` stands before, as later versions take it; others as they are.
+
+    >>> local_name("file:/images/a.img"), local_name("file:a:b.img"), local_name("fat:dir")
+    ('/images/a.img', './a:b.img', 'fat:dir')
+    """
+    name = filename.removeprefix("file:")
+    return f"./{name}" if name != filename and after_protocol(name) else name
+
+
 @traced
 def path_is_absolute(path: str) -> int:
     """1 if what follows a protocol, or the whole `path` without one, begins with a slash."""
-    return int(path[path.find(":") + 1 :].startswith("/"))
+    return int(path[after_protocol(path) :].startswith("/"))
 
 
 @traced
 def path_combine(dest_size: int, base_path: str, filename: str) -> str:
     """`filename` as seen from the folder of `base_path`, cut to `dest_size`; protocols are kept.
+
+    A `filename` with a protocol is left alone, as later versions do; 0.12.4 puts the folder before it.
 
     Examples
     --------
@@ -87,9 +110,10 @@ def path_combine(dest_size: int, base_path: str, filename: str) -> str:
     >>> path_combine(1024, "fat:overlay.img", "base.img")
     'fat:base.img'
     """
-    if path_is_absolute(filename):
+    if path_is_absolute(filename) or after_protocol(filename):
         return pstrcpy(dest_size, filename)
-    start = max(base_path.find(":"), base_path.rfind("/")) + 1
+    base_path = local_name(base_path)
+    start = max(after_protocol(base_path), base_path.rfind("/") + 1)
     return pstrcat(base_path[:start][: dest_size - 1], dest_size, filename)
 
 
@@ -145,7 +169,7 @@ def bdrv_create(drv: BlockDriver, filename: str, options: list[QEMUOptionParamet
     """Make an image file; -ENOTSUP for a format that cannot."""
     if drv.bdrv_create is None:
         return -errno.ENOTSUP
-    return drv.bdrv_create(filename, options)
+    return drv.bdrv_create(local_name(filename), options)
 
 
 @traced
@@ -172,9 +196,10 @@ def remove_temporary(filename: str) -> None:
 
 @traced
 def find_protocol(filename: str) -> BlockDriver | None:
-    """The driver of the protocol before the first colon; without a colon, raw."""
-    protocol, colon, _ = filename.partition(":")
-    if not colon:
+    """The driver of the protocol before the first colon; without one, and for ``file:``, raw."""
+    filename = local_name(filename)
+    protocol = filename[: after_protocol(filename)].removesuffix(":")
+    if not after_protocol(filename):
         return bdrv_find_format("raw")
     for drv1 in drivers():
         if drv1.protocol_name and drv1.protocol_name == protocol[:127]:

@@ -49,6 +49,7 @@ from hypervisor.block.qcow_format import (
     ENCRYPTION_REFUSED,
     HEADER_SIZE,
     MAX_L1_BYTES,
+    MAX_NAME,
     QCOW_MAGIC,
     QCOW_VERSION,
     QCowHeader,
@@ -69,7 +70,6 @@ from hypervisor.block_int import (
 )
 from hypervisor.module import block_init
 from hypervisor.qemu_option_parameter import OPT_FLAG, OPT_SIZE, OPT_STRING, QEMUOptionParameter
-from hypervisor.quirks import note
 from tracer import symbol, traced
 
 C_FILE = "block/qcow.c"
@@ -142,10 +142,7 @@ def _load_tables(
     s.cluster_cache_offset = NO_OFFSET
 
     if header.backing_file_offset:
-        if header.backing_file_size > 1023:
-            # quirk: the name is cut, not refused
-            note("qcow-long-name", "a backing file name of more than 1023 bytes is cut (block/qcow.c)")
-        name = bytearray(min(header.backing_file_size, 1023))
+        name = bytearray(header.backing_file_size)
         ret = bdrv_pread(hd, header.backing_file_offset, name, len(name))
         if ret != len(name):
             return failure(ret)
@@ -191,10 +188,9 @@ def qcow_create(filename: str, options: list[QEMUOptionParameter] | None) -> int
     if backing_file == "fat:":  # C's special case for vvfat, which is its own backing file
         backing_file = None
     name = b"" if backing_file is None else os.fsencode(backing_file)
-    if len(name) > 1023:
-        complain(
-            filename, f"the backing file name has {len(name)} bytes, the most is 1023; use a shorter path"
-        )
+    if len(name) > MAX_NAME:
+        text = f"the backing file name has {len(name)} bytes, the most is {MAX_NAME}; use a shorter path"
+        complain(filename, text)
         return -errno.EINVAL
     cluster_bits, l2_bits = (12, 9) if backing_file is None else (9, 12)
     l1_table_offset = round_up(HEADER_SIZE + len(name), 8)

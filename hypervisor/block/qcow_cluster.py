@@ -25,7 +25,7 @@ from hypervisor.block.beneath import fetch_bytes, peek_backing, settle_bytes
 from hypervisor.block.qcow_format import MAX_OFFSET, QCOW_OFLAG_COMPRESSED, compress, decompress, round_up
 from hypervisor.block_int import BlockDriverState, ReadBuffer
 from hypervisor.quirks import note
-from tracer import Struct, traced
+from tracer import Struct, recording, traced
 
 C_FILE = "block/qcow.c"
 
@@ -230,7 +230,29 @@ def qcow_is_allocated(bs: BlockDriverState, sector_num: int, nb_sectors: int) ->
     s: BDRVQcowState = bs.opaque
     cluster_offset = get_cluster_offset(bs, sector_num << 9, 0, 0, 0, 0)
     index_in_cluster = sector_num & (s.cluster_sectors - 1)
-    return int(cluster_offset != 0), min(s.cluster_sectors - index_in_cluster, nb_sectors)
+    n = s.cluster_sectors - index_in_cluster
+    if not cluster_offset and not recording():
+        n = max(n, _hole(s, sector_num << 9) >> 9)  # a recording shows C's steps, a cluster each
+    return int(cluster_offset != 0), min(n, nb_sectors)
+
+
+def _hole(s: BDRVQcowState, offset: int) -> int:
+    """How many bytes from an unallocated cluster on no table in memory gives a place."""
+    assert s.l1_table is not None and s.l2_cache is not None and s.l2_cache_offsets is not None
+    shift = s.l2_bits + s.cluster_bits
+    l1_index = offset >> shift
+    if l1_index >= s.l1_size:
+        return 0
+    l2_offset = s.l1_table[l1_index]
+    if not l2_offset:
+        end = next((i for i in range(l1_index, s.l1_size) if s.l1_table[i]), s.l1_size) << shift
+    else:
+        l2_index = (offset >> s.cluster_bits) & (s.l2_size - 1)
+        start = (s.l2_cache_offsets.index(l2_offset) << s.l2_bits) + l2_index
+        rest = s.l2_cache[8 * start : 8 * (start - l2_index + s.l2_size)]
+        free = (len(rest) - len(rest.lstrip(b"\0"))) // 8
+        end = ((offset >> s.cluster_bits) + free) << s.cluster_bits
+    return end - offset
 
 
 @traced

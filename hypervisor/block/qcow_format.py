@@ -26,7 +26,8 @@ file, or are zeros without one.
 - `complain(filename, text)`: tell the user, on stderr
 - `header_problem(header)`: why a header of ours cannot be used, as (-errno, text), or None
 
-Facts from block/qcow.c; the limits ``MAX_*`` are ours: 0.12.4 has none and overflows instead.
+Facts from block/qcow.c; the limits ``MIN_*`` and ``MAX_*`` are those of later versions: 0.12.4 has none and
+overflows, or cuts a name, instead.
 """
 
 from __future__ import annotations
@@ -44,8 +45,10 @@ QCOW_CRYPT_AES = 1
 QCOW_OFLAG_COMPRESSED = 1 << 63
 
 MAX_CLUSTER_BITS = 16
-MAX_L2_BITS = 16
+MIN_L2_BITS = 6
+MAX_L2_BITS = 13
 MAX_L1_BYTES = 32 << 20
+MAX_NAME = 1023
 MAX_OFFSET = (1 << 62) - 1
 
 _HEADER = struct.Struct(">IIQIIQBB2xIQ")
@@ -125,10 +128,12 @@ def header_problem(header: QCowHeader) -> tuple[int, str] | None:
         return -errno.EPERM, f"crypt_method is {header.crypt_method}, known are 0 and 1; {restore}"
     if header.crypt_method == QCOW_CRYPT_AES:
         return -errno.ENOTSUP, ENCRYPTION_REFUSED
-    for field, most in (("cluster_bits", MAX_CLUSTER_BITS), ("l2_bits", MAX_L2_BITS)):
-        value = getattr(header, field)
-        if value > most:
-            return -errno.EINVAL, f"{field} is {value}, the largest is {most}; {restore}"
+    if header.cluster_bits > MAX_CLUSTER_BITS:
+        text = f"cluster_bits is {header.cluster_bits}, the largest is {MAX_CLUSTER_BITS}"
+        return -errno.EINVAL, f"{text}; {restore}"
+    if not MIN_L2_BITS <= header.l2_bits <= MAX_L2_BITS:
+        text = f"l2_bits is {header.l2_bits}, the least is {MIN_L2_BITS}, the most {MAX_L2_BITS}"
+        return -errno.EINVAL, f"{text}; {restore}"
     for field in ("l1_table_offset", "backing_file_offset"):
         value = getattr(header, field)
         if value > MAX_OFFSET:
@@ -137,6 +142,9 @@ def header_problem(header: QCowHeader) -> tuple[int, str] | None:
     if table > MAX_L1_BYTES:
         text = f"size is {header.size}, needs an L1 table of {table} bytes, the largest is {MAX_L1_BYTES}"
         return -errno.EFBIG, f"{text}; {restore}, or use a larger cluster"
+    if header.backing_file_offset and header.backing_file_size > MAX_NAME:
+        text = f"the backing file name has {header.backing_file_size} bytes, the most is {MAX_NAME}"
+        return -errno.EINVAL, f"{text}; {restore}"
     return None
 
 
