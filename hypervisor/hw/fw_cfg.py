@@ -124,6 +124,10 @@ def fw_cfg_reset(opaque: FWCfgState) -> None:
 @traced
 def fw_cfg_add_bytes(s: FWCfgState, key: int, data: bytearray | None, len: int) -> int:
     """Set an entry; 1, or 0 when there is no such number."""
+    return _set(s, key, data, len)
+
+
+def _set(s: FWCfgState, key: int, data: bytearray | None, len: int) -> int:
     if key & FW_CFG_ENTRY_MASK >= FW_CFG_MAX_ENTRY:
         return 0
     entry = _entry(s, key)
@@ -152,17 +156,25 @@ def fw_cfg_add_i64(s: FWCfgState, key: int, value: int) -> int:
 @traced
 def fw_cfg_add_file(s: FWCfgState, dir: str, filename: str, data: bytearray, len: int) -> int:
     """Add a file, called `dir` and the last part of `filename`; 1, or 0 when the list is full."""
+    return _add_file(s, f"{dir}/{filename.rsplit('/', 1)[-1]}", data, len, fw_cfg_add_bytes)
+
+
+def tell_more(s: FWCfgState, name: str, data: bytearray) -> None:
+    """Add a file of which 0.12.4 did not tell the firmware yet: none of its functions is called."""
+    _add_file(s, name, data, len(data), _set)
+
+
+def _add_file(s: FWCfgState, name: str, data: bytearray, len: int, put: Callable[..., int]) -> int:
     if s.files is None:
         size = 4 + FW_CFG_FILE_SLOTS * _FILE.size
         s.files = bytearray(size)
-        fw_cfg_add_bytes(s, FW_CFG_FILE_DIR, s.files, size)
+        put(s, FW_CFG_FILE_DIR, s.files, size)
     index = int.from_bytes(s.files[:4], "big")
     if index == FW_CFG_FILE_SLOTS:
         print("fw_cfg: out of file slots", file=sys.stderr)
         return 0
-    fw_cfg_add_bytes(s, FW_CFG_FILE_FIRST + index, data, len)
-    name = f"{dir}/{filename.rsplit('/', 1)[-1]}".encode()[:55]
-    _FILE.pack_into(s.files, 4 + index * _FILE.size, len, FW_CFG_FILE_FIRST + index, name)
+    put(s, FW_CFG_FILE_FIRST + index, data, len)
+    _FILE.pack_into(s.files, 4 + index * _FILE.size, len, FW_CFG_FILE_FIRST + index, name.encode()[:55])
     s.files[:4] = (index + 1).to_bytes(4, "big")
     return 1
 

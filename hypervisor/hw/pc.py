@@ -18,6 +18,7 @@ from hypervisor.cpu_exec import CPUState
 from hypervisor.errors import HypervisorError
 from hypervisor.exec import IO_MEM_ROM, cpu_register_physical_memory, qemu_ram_alloc
 from hypervisor.hw import fw_cfg as fw
+from hypervisor.hw import loader
 from hypervisor.hw.fdc import (
     FDRIVE_DRV_120,
     FDRIVE_DRV_144,
@@ -33,7 +34,6 @@ from hypervisor.hw.i8259 import i8259_init, pic_read_irq
 from hypervisor.hw.ide.piix import pci_piix3_ide_init
 from hypervisor.hw.irq import IRQState, qemu_allocate_irqs, qemu_irq_lower, qemu_set_irq
 from hypervisor.hw.isa_bus import isa_bus_irqs, isa_create_simple, isa_reserve_irq
-from hypervisor.hw.loader import Rom, rom_insert, rom_set_fw
 from hypervisor.hw.mc146818rtc import RTCState, rtc_init, rtc_set_memory
 from hypervisor.hw.pcspk import pcspk_init
 from hypervisor.hw.piix_pci import i440fx_init
@@ -257,7 +257,7 @@ def _store_boot_order(boot_device: str) -> None:
     _store(0x38, numbers[2] << 4 | (0 if state.fd_bootchk else 1), 1)
 
 
-@traced
+@traced_io
 def bochs_bios_write(opaque: None, addr: int, val: int) -> None:
     """Hear the firmware: "Shutdown" written to port 0x8900 switches the machine off."""
     global _shutdown_index
@@ -307,9 +307,10 @@ def _load_bios(env: CPUState, boot_device: str) -> None:
         rom = read_bios(state.bios_name)
         register_ioport_read(_DEBUG_PORT, 1, 1, _debug_port_read, None)
     offset = qemu_ram_alloc(len(rom))
-    low = rom[-_ISA_BIOS:]
-    rom_insert(Rom(name=state.bios_name or "bios.bin", data=rom, addr=_4G - len(rom)))
-    rom_insert(Rom(name="isa-bios", data=low, addr=_1M - len(low)))
+    name, low = state.bios_name or "bios.bin", rom[-_ISA_BIOS:]
+    loader.carry(name, rom)
+    loader.rom_add_file(name, None, _4G - len(rom))
+    loader.mirror("isa-bios", low, _1M - len(low))
     cpu_register_physical_memory(_4G - len(rom), len(rom), offset | IO_MEM_ROM)
 
 
@@ -317,7 +318,7 @@ def _firmware_files(fw_cfg: fw.FWCfgState) -> None:
     """Have SeaBIOS show its screen on the serial line where there is no other."""
     if state.display_type == DT_NOGRAPHIC and state.serial_hds[0] is not None:
         port = bytearray((0x3F8).to_bytes(2, "little"))
-        fw.fw_cfg_add_file(fw_cfg, "etc", "sercon-port", port, len(port))
+        fw.tell_more(fw_cfg, "etc/sercon-port", port)
 
 
 @traced
@@ -362,7 +363,7 @@ def pc_init1(
     cpu_register_physical_memory(_1M, ram_size - _1M, ram_addr + _1M)
     _load_bios(env, boot_device)
     fw_cfg = bochs_bios_init()
-    rom_set_fw(fw_cfg)
+    loader.rom_set_fw(fw_cfg)
     _firmware_files(fw_cfg)
     cpu_irq = qemu_allocate_irqs(pic_irq_request, None, 1)
     i8259 = i8259_init(cpu_irq[0])

@@ -208,7 +208,6 @@ def vga_reset(opaque: VGACommonState) -> None:
 def vga_common_init(s: VGACommonState, vga_ram_size: int) -> None:
     """Set the registers up; the memory is the machine's."""
     s.vram_ptr = ram()
-    vga_common_reset(s)
 
 
 @traced
