@@ -120,6 +120,7 @@ def between(
     if last < 0:
         raise GraphsError("this trace is empty: nothing happened while it was recorded")
     if at is not None:
+        find_step(trace, at)  # says what is wrong with it
         name, _, number = at.partition("#")
         call = name.removesuffix(":enter").removesuffix(":exit")
         numbered = f"#{number}" if number else ""

@@ -41,6 +41,27 @@ _TEXT_LIMIT = 28
 State = dict[str, Any]
 
 
+def _meant(place: str) -> str:
+    """Suggest the place that something misspelt comes nearest to.
+
+    >>> _meant("qcow_open:entry"), _meant("qcow_open:return#2"), _meant(":x")
+    ('did you mean qcow_open:enter?', 'did you mean qcow_open:exit#2?', 'say FUNC, FUNC:exit or FUNC:exit#3')
+    """
+    function, _, rest = place.replace("#", ":#", 1).partition(":")
+    side, _, number = rest.partition("#")
+    side = side.strip(": ").lower()
+    if not function or ":" in side:
+        return "say FUNC, FUNC:exit or FUNC:exit#3"
+    sides = {"en": "enter", "in": "enter", "st": "enter", "be": "enter", "ca": "enter"}
+    sides |= {"ex": "exit", "ou": "exit", "re": "exit", "le": "exit", "do": "exit"}
+    side = "exit" if side == "end" else sides.get(side[:2], "")
+    number = "".join(filter(str.isdecimal, number))
+    meant = function + (f":{side}" if side else "") + (f"#{number}" if number else "")
+    if side or number:
+        return f"did you mean {meant}?"
+    return f"say {function}, {function}:enter or {function}:exit"
+
+
 def find_step(trace: Trace, place: str) -> tuple[int, int]:
     """Turn a place into a step, and the step after which changes count as new.
 
@@ -64,7 +85,7 @@ def find_step(trace: Trace, place: str) -> tuple[int, int]:
         return step, step - 1
     fits = _PLACE.fullmatch(place)
     if fits is None:
-        raise GraphsError(f"{place!r} is no place; say FUNC, FUNC:exit or FUNC:exit#3")
+        raise GraphsError(f"{place!r} is no place; {_meant(place)}")
     function, number = fits["function"], int(fits["number"] or 1)
     calls = [call for call in trace.calls() if call.function == function]
     if not 1 <= number <= len(calls):

@@ -289,6 +289,9 @@ def test_places_name_the_kth_call(trace):
         ("bdrv_open2#9", "#1 to #2"),
         ("999", "this trace has steps 0 to"),
         ("a:b:c", "is no place"),
+        ("qcow_open:entry", "did you mean qcow_open:enter"),
+        ("qcow_open:return#2", "did you mean qcow_open:exit#2"),
+        ("qcow_open#two", "say qcow_open, qcow_open:enter or qcow_open:exit"),
     ],
 )
 def test_a_wrong_place_is_explained(trace, place, said):
