@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from studykvm.coursework import sheets
+from studykvm.coursework.limits import parsed, shallow
 from studykvm.coursework.questions import exercise
 from studykvm.coursework.session import REPORT, judged
 from studykvm.coursework.verdict import Part, Verdict
@@ -86,7 +86,8 @@ def _checks_in(code: list[str]) -> set[str]:
     found: set[str] = set()
     for text in code:
         try:
-            tree = ast.parse(plain(text))
+            with shallow():
+                tree = ast.parse(plain(text))
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             continue
         for node in ast.walk(tree):
@@ -131,8 +132,8 @@ def _rows(report: Path) -> list[dict[str, Any]]:
         with open(report, encoding="utf-8", errors="replace") as lines:
             for line in lines.read(_REPORT_LIMIT).splitlines():
                 try:
-                    row = json.loads(line)
-                except (ValueError, RecursionError):
+                    row = parsed(line)
+                except ValueError:
                     continue
                 if isinstance(row, dict):
                     rows.append(row)

@@ -31,8 +31,9 @@ KINDS: dict[str, Callable[[dict[str, Any], Any], list[Part]]] = {
 
 def judge(question: Question, answer: Any) -> Verdict:
     """Judge an answer; Ellipsis, None and nothing at all are no answer yet."""
-    blank = answer is ... or answer is None or (isinstance(answer, str) and answer.strip() in ("", "..."))
-    if blank:
+    if isinstance(answer, dict) and len(answer) < 100:
+        answer = {key: value for key, value in answer.items() if value is not ...} or ...
+    if answer is ... or answer is None or (isinstance(answer, str) and answer.strip() in ("", "...")):
         return Verdict(question.id, [Part(None, f"an answer looks like this: {question.form}")])
     try:
         return Verdict(question.id, KINDS[question.kind](question.spec, answer))

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from studykvm.coursework.limits import parsed
 from studykvm.errors import StudyError
 
 FILE = "studykvm-progress.json"
@@ -45,7 +46,7 @@ class Progress:
         except UnicodeDecodeError:
             text = ""
         try:
-            table = json.loads(text)["questions"]
+            table = parsed(text)["questions"]
             questions = {str(key): {**_EMPTY, **value} for key, value in table.items()}
             for one in questions.values():
                 one["tries"], one["hints"], one["right"] = (
@@ -53,7 +54,7 @@ class Progress:
                     int(one["hints"]),
                     bool(one["right"]),
                 )
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             aside = path.with_suffix(f".{time.strftime('%Y%m%d-%H%M%S')}.damaged")
             os.replace(path, aside)
             print(f"{path.name} could not be read; it is kept as {aside.name}, and a new one begins")

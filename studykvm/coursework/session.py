@@ -107,7 +107,7 @@ def _plain(answer: Any, depth: int) -> Any:
     if hasattr(answer, "edges") and hasattr(answer, "nodes"):
         return [[str(a), str(b)] for a, b, *_ in limited(iter(answer.edges()))]
     if isinstance(answer, Mapping):
-        return {str(key): _plain(value, depth + 1) for key, value in limited(answer)}
+        return {str(key): _plain(value, depth + 1) for key, value in limited(answer) if value is not ...}
     if isinstance(answer, tuple) and len(answer) == 2 and str(answer[0]).endswith((".c", ".h")):
         return f"{answer[0]}:{answer[1]}"
     if callable(answer) or (hasattr(answer, "function") and hasattr(answer, "file")):

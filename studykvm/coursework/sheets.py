@@ -22,6 +22,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from studykvm.coursework.limits import parsed
 from studykvm.coursework.progress import Progress
 from studykvm.coursework.questions import exercise
 from studykvm.errors import StudyError
@@ -76,10 +77,10 @@ def _read(path: Path) -> str:
 
 def _json(path: str | Path, text: str) -> dict[str, Any]:
     try:
-        table = json.loads(text)
+        table = parsed(text)
         for cell in table["cells"]:
             _ = cell["cell_type"], cell["source"]
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError):
         raise StudyError(f"{path} is no notebook: start a fresh one with `studykvm exercise start`") from None
     return dict(table)
 

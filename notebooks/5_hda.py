@@ -1,0 +1,191 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+#   studykvm:
+#     exercise: 5
+# ---
+
+# %% [markdown]
+# # 5  -hda: from argv to the open file
+#
+# > Which code reads the option -hda? Follow it from argv to the open file: who reads the option string, and when is
+# > the file opened? Draw the call graph, as deep as you like. What do main(), main_loop() and main_loop_wait() do?
+#
+# You will boot a guest from an overlay, record every call, and look for yourself. Below, what you run is a model of
+# qemu-kvm 0.12.4; what your answers are held against are recordings of the real program. Take about an hour.
+#
+# Replace the `...` in the cells with `check`. `hint("5.1")` helps, step by step. In a terminal:
+# `studykvm exercise answer 5.1 NAME`.
+
+# %%
+from studykvm.coursework import check, hint, predict
+from studykvm.coursework.lab import picture, recorded, run
+from studykvm.guests import write_demo_disk
+from tracer import load
+
+# %% [markdown]
+# ## Predict first
+#
+# `qemu-system-x86_64 -hda overlay.img`: you know C, you know `main(argc, argv)`. When main() meets `-hda`, does it open
+# the file at once? How often will the file be opened until the guest's first instruction? Write down what you expect;
+# it is kept, and not judged.
+
+# %%
+predict("5.1", ...)
+predict("5.3", ...)
+
+# %% [markdown]
+# ## Run and trace
+#
+# A raw base that boots a guest of one sector, an overlay on it, and a boot with every call recorded.
+
+# %%
+write_demo_disk("base.img")
+run("img create -f qcow -b base.img overlay.img")
+run("boot -hda overlay.img --trace boot.trace")
+
+# %% [markdown]
+# How much was that? The trace knows; so do you, in a moment.
+
+# %%
+boot = load("boot.trace")
+stats = boot.stats()
+print(f"{stats.calls:,} calls of {len(stats.functions):,} functions")
+for call in boot.calls(depth=1, thread=0):
+    if call.parent is not None and call.parent.function == "main":
+        print(f"{call.step:>7} {call.function}")
+
+# %% [markdown]
+# These are the calls that main() makes itself: options, machine, devices, and at the end the loop. The left column is
+# the step in the trace. Which of them know the name of your image? Look for it among the arguments.
+
+# %%
+for call in boot.calls():
+    known = [name for name, value in call.args.items() if isinstance(value, str) and "overlay.img" in value]
+    if known:
+        print(f"{call.step:>7} {'  ' * call.depth}{call.function}({', '.join(known)})  {call.file}")
+
+# %% [markdown]
+# ### 5.1
+# main() meets -hda overlay.img among its arguments. **Which function is the first to be given the file's name?**
+
+# %%
+check("5.1", ...)
+
+# %% [markdown]
+# What does the real source say? The index of qemu-kvm 0.12.4 knows where an option is handled.
+
+# %%
+run("option hda")
+
+# %% [markdown]
+# ## From the list of drives to the open file
+#
+# Between noting the drive and opening the file lies half of main(). Here is the way, as a tree with arguments: from
+# `drive_init` on, three levels deep.
+
+# %%
+run("trace show boot.trace --from drive_init --depth 3 --args")
+
+# %% [markdown]
+# ### 5.2
+# **By which way of calls does main() reach bdrv_open2()?** Begin with main, end with bdrv_open2.
+
+# %%
+check("5.2", ...)
+
+# %% [markdown]
+# ### 5.3
+# overlay.img is a qcow overlay on a raw base. Until drive_init() returns: **how often is each entered?**
+
+# %%
+check("5.3", {"bdrv_open2": ..., "raw_open": ..., "qcow_open": ...})
+
+# %% [markdown]
+# ### 5.4
+# Does qcow_open() call raw_open()? Draw before you answer.
+
+# %%
+chosen = "--only 'bdrv_*open*' --only '*_open' --only find_image_format"
+picture(f"draw boot.trace --from bdrv_open2 {chosen}", "open.svg")
+
+# %% [markdown]
+# **By which way of calls does bdrv_open2() of an overlay reach raw_open() through the overlay's format?**
+
+# %%
+check("5.4", ...)
+
+# %% [markdown]
+# ## The call graph
+#
+# What can be called (the source) is more than what was called (the trace). First the trace from drive_init on, then
+# what the source could do within two calls.
+
+# %%
+picture("draw boot.trace --from drive_init --depth 4", "trace_graph.svg")
+
+# %%
+picture("graph drive_init --depth 2", "source_graph.svg")
+
+# %% [markdown]
+# ### 5.5
+# **Draw the call graph from drive_init() on**: twelve calls or more, each as caller and callee, that hang together. You
+# may write it down, or take it from the trace with a loop (below): either way you should be able to explain each arrow.
+
+# %%
+graph = []
+for call in boot.calls(thread=0):
+    if call.parent is not None and call.parent.function == "drive_init":
+        pass  # what belongs into your graph?
+check("5.5", graph or ...)
+
+# %% [markdown]
+# ## The loop
+#
+# main() ends in main_loop(), and that turns main_loop_wait() over and over. One turn of the trace of the model:
+
+# %%
+turn = next(call for call in boot.calls(function="main_loop_wait"))
+for call in boot.calls():
+    if call.parent is turn:
+        print(call.step, call.function)
+
+# %% [markdown]
+# The model has fewer devices than a whole PC. The real program's first turn is in recording d01: find it with
+# `studykvm exercise evidence d01 FROM-TO`, it begins in line 31337.
+
+# %%
+recorded("d01", 31337, 31346)
+
+# %% [markdown]
+# ### 5.6
+# **What does main_loop_wait() of the real program call itself, in order?** Repeats in a row count once.
+
+# %%
+check("5.6", ...)
+
+# %% [markdown]
+# ## Change something and see
+#
+# Now with a raw image alone: no overlay, no format to find out? Count again, and explain the difference to 5.3.
+
+# %%
+run("boot -hda base.img --trace raw.trace", quiet=True)
+raw = load("raw.trace")
+for name in ("bdrv_open2", "raw_open", "qcow_open", "bdrv_file_open"):
+    print(name, sum(1 for _ in boot.calls(function=name)), "->", sum(1 for _ in raw.calls(function=name)))
+
+# %% [markdown]
+# Then name an image that is not there: where in the way of 5.2 does the program give up?
+
+# %%
+run("boot -hda missing.img --trace missing.trace")
+run("trace show missing.trace --from drive_init --depth 3 --args")

@@ -1,0 +1,117 @@
+"""What notebooks try things out with; all of it works in a plain terminal, too.
+
+- `run("img create ...", typed=[...])`: a command of studykvm, its output printed and returned
+- `show("calls.svg")`: a picture, in the notebook; in a terminal its name
+- `picture("draw boot.trace --from main", "calls.svg")`: both at once
+- `bars({"new": 120, ...})`: sizes as bars, drawn in text
+- `recorded("d01", 1455, 1470)`: lines of a recording of the real program
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+
+from studykvm.errors import StudyError
+
+SECONDS = 120
+
+
+def run(command: str, typed: Sequence[str | float] = (), quiet: bool = False) -> str:
+    """Run a command of studykvm in a process of its own; print and return what it says.
+
+    Parameters
+    ----------
+    typed : sequence
+        What is typed at it, line by line; a number is a pause in seconds.
+    """
+    root = str(Path(__file__).parents[2])
+    search = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    environment = os.environ | {"PYTHONPATH": search}
+    environment.pop("STUDYKVM_COURSEWORK_REPORT", None)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "studykvm", *shlex.split(command)],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    assert process.stdin is not None
+    try:
+        for line in typed:
+            if isinstance(line, int | float):
+                time.sleep(line)
+            else:
+                process.stdin.write(f"{line}\n".encode())
+                process.stdin.flush()
+        out, _ = process.communicate(timeout=SECONDS)
+    except BrokenPipeError:
+        out, _ = process.communicate(timeout=SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        out, _ = process.communicate()
+        raise StudyError(f"studykvm {command} took longer than {SECONDS} seconds and was stopped") from None
+    finally:
+        process.kill()
+    text = _plain(out.decode(errors="replace"))
+    if not quiet:
+        print(f"$ studykvm {command}\n{text}".rstrip())
+    return text
+
+
+def _plain(text: str) -> str:
+    r"""Leave out how the monitor redraws its line at each letter.
+
+    >>> _plain("(qemu) q\x1b[K\x1b[Dqu\x1b[K\n")
+    '(qemu) qu\n'
+    """
+    lines = []
+    for line in text.replace("\r\n", "\n").split("\n"):
+        if "\x1b[K" in line:
+            prompt = line[: line.index("(qemu) ") + 7] if "(qemu) " in line else ""
+            line = prompt + line.split("\x1b[D")[-1].replace("\x1b[K", "")
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def show(name: str) -> None:
+    """Show a picture that lies in the folder."""
+    data = Path(name).read_bytes()
+    if "IPython" in sys.modules:
+        ipython, display = import_module("IPython"), import_module("IPython.display")
+        if ipython.get_ipython() is not None:
+            display.display(display.SVG(data) if name.endswith(".svg") else display.Image(data))
+            return
+    print(f"(picture: {Path(name).resolve()})")
+
+
+def picture(command: str, name: str) -> None:
+    """Draw by a command of studykvm that takes ``-o``, and show it."""
+    said = run(f"{command} -o {shlex.quote(name)}")
+    if not Path(name).exists():
+        raise StudyError(f"nothing was drawn: {said.strip()}")
+    show(name)
+
+
+def bars(sizes: Mapping[str, int], width: int = 50) -> None:
+    """Print numbers as bars.
+
+    >>> bars({"new": 1, "written": 4}, 8)
+    new      ██          1
+    written  ████████    4
+    """
+    most, words = max([*sizes.values(), 1]), max(map(len, sizes))
+    for name, value in sizes.items():
+        bar = "█" * max(round(width * value / most), int(value > 0))
+        print(f"{name:<{words}}  {bar:<{width}} {value:>{4 if most < 1000 else 14},}")
+
+
+def recorded(name: str, first: int, last: int) -> None:
+    """Print lines of a recording of the real qemu-kvm 0.12.4, indented by depth."""
+    run(f"exercise evidence {name} {first}-{last}")

@@ -1,0 +1,65 @@
+"""The notebooks: pairs in step, each executed whole, pictures in every one, nothing answered in them."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from studykvm.coursework import sheets
+from studykvm.coursework.questions import exercises
+
+FOLDER = Path(__file__).parents[2] / "notebooks"
+SOURCES = sorted(FOLDER.glob("*.py"))
+
+
+def test_every_exercise_has_its_notebook():
+    assert {one.notebook for one in exercises()} == {path.stem for path in SOURCES}
+    for one in exercises():
+        assert sheets.number_of(FOLDER / f"{one.notebook}.py") == one.number
+        assert sheets.number_of(FOLDER / f"{one.notebook}.ipynb") == one.number
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_the_pair_is_in_step(source):
+    paired = source.with_suffix(".ipynb").read_text("utf-8")
+    assert paired == sheets.notebook(source.read_text("utf-8")), "python -m tools.notebooks writes it"
+    jupytext = pytest.importorskip("jupytext", reason="pip install 'studykvm[notebooks]'")
+    theirs = jupytext.read(source)
+    assert [(c.cell_type, c.source) for c in theirs.cells] == [(c.kind, c.text) for c in sheets.cells(source)]
+    assert theirs.metadata["studykvm"]["exercise"] == sheets.number_of(source)
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_it_opens_with_the_question_and_asks_before_it_shows(source):
+    cells = sheets.cells(source)
+    exercise = next(one for one in exercises() if one.notebook == source.stem)
+    asked = " ".join(re.sub(r"^> ?", "", cells[0].text, flags=re.MULTILINE).split())
+    assert " ".join(exercise.asked.split()) in asked
+    code = [cell.text for cell in cells if cell.kind == "code"]
+    first_run = next(
+        at for at, text in enumerate(code) if re.search(r"^\s*(run|picture)\(", text, re.MULTILINE)
+    )
+    assert any("predict(" in text for text in code[:first_run])
+    for question in exercise.questions:
+        (check,) = (text for text in code if f'check("{question.id}"' in text)
+        assert "..." in check.partition(f'check("{question.id}"')[2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_it_runs_whole_and_has_pictures(source, tmp_path):
+    nbformat = pytest.importorskip("nbformat", reason="pip install 'studykvm[notebooks]'")
+    nbclient = pytest.importorskip("nbclient", reason="pip install 'studykvm[notebooks]'")
+    pytest.importorskip("ipykernel", reason="pip install 'studykvm[notebooks]'")
+    notebook = nbformat.read(source.with_suffix(".ipynb"), as_version=4)
+    client = nbclient.NotebookClient(notebook, timeout=200, resources={"metadata": {"path": str(tmp_path)}})
+    client.execute()
+    outputs = [out for cell in notebook.cells if cell.cell_type == "code" for out in cell.outputs]
+    pictures = [out for out in outputs if "image/svg+xml" in out.get("data", {})]
+    assert pictures and all("<svg" in out.data["image/svg+xml"] for out in pictures)
+    text = "".join(out.get("text", "") for out in outputs)
+    exercise = next(one for one in exercises() if one.notebook == source.stem)
+    for question in exercise.questions:
+        assert f"{question.id}: not answered yet" in text
+    assert "cannot be judged" not in text and "Traceback" not in text and "usage:" not in text
+    assert "✗" not in text and "✓" not in text
