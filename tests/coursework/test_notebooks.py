@@ -41,8 +41,12 @@ def test_it_opens_with_the_question_and_asks_before_it_shows(source):
     )
     assert any("predict(" in text for text in code[:first_run])
     for question in exercise.questions:
-        (check,) = (text for text in code if f'check("{question.id}"' in text)
-        assert "..." in check.partition(f'check("{question.id}"')[2]
+        (after,) = (
+            re.split(rf'check\(\s*"{question.id}"', text)[1:]
+            for text in code
+            if f'"{question.id}"' in text and "check(" in text
+        )
+        assert "..." in after[0]
 
 
 @pytest.mark.slow
