@@ -170,7 +170,7 @@ def _identity(source: Source) -> dict[str, str]:
     title = str(source.profile.data["title"]) if source.profile else ""
     version = source.profile.version(source.tree) if source.profile else ""
     settings = json.dumps(
-        [name, source.profile.data if source.profile else {}, source.arguments, source.files], sort_keys=True
+        [name, source.profile.data if source.profile else {}, source.arguments], sort_keys=True
     )
     return {
         "tree": str(source.tree),

@@ -1,6 +1,7 @@
 """What the user named, as something to index: a tree, a tarball, a compile_commands.json, or plain files.
 
 - `locate(names, flags, scratch)`: the `Source`; tarballs are unpacked below `scratch`.
+- `narrowed(source, patterns)`: the same with some of its files.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ import json
 import os
 import shlex
 import tarfile
+from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from graphs.errors import GraphsError
@@ -61,6 +64,28 @@ def locate(names: list[str], flags: list[str] | None, scratch: Path, family: str
             "that it has one, or name files: studykvm index FILES -- FLAGS"
         )
     return Source(tree, found.files(tree), {}, found)
+
+
+def narrowed(source: Source, patterns: list[str]) -> Source:
+    """The source with only the files that lie in a folder, or match a glob, among `patterns`.
+
+    Raises
+    ------
+    GraphsError
+        when a pattern finds no file.
+    """
+    kept: set[str] = set()
+    for pattern in patterns:
+        inside = pattern.rstrip("/") + "/"
+        found = {path for path in source.files if path.startswith(inside) or fnmatchcase(path, pattern)}
+        if not found:
+            folders = sorted({path.partition("/")[0] for path in source.files if "/" in path})
+            raise GraphsError(
+                f"no C file to index in {source.tree.name} matches {pattern!r}"
+                + (f"; its folders are {', '.join(folders)}" if folders else "")
+            )
+        kept |= found
+    return replace(source, files={path: sets for path, sets in source.files.items() if path in kept})
 
 
 def _plain(names: list[str], flags: list[str]) -> Source:

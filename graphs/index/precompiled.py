@@ -3,7 +3,7 @@
 Reading a header ahead of a file can change what the file means, so a file is served only if
 
 - no macro that it defines is a word of the headers, nor a switch of the system's headers,
-- no macro of a header that it does not itself reach is a word of the file, and
+- no macro of a header that it does not itself reach is a word of the file, nor of a macro that it uses, and
 - clang finds no error (the parser then falls back to a plain parse).
 
 The headers' own facts are those of one small file that includes them all, `PSEUDO`.
@@ -41,6 +41,7 @@ _SWITCH = re.compile(rb"NDEBUG|_\w+_SOURCE|__STDC_\w+_MACROS|_FILE_OFFSET_BITS")
 _YIELDING = re.compile(
     rb"#[ \t]*ifndef[ \t]+(\w+)[ \t]*\n[ \t]*#[ \t]*define[ \t]+\1\b[^\n]*\n[ \t]*#[ \t]*endif"
 )
+_DEFINITION = re.compile(rb"^[ \t]*#[ \t]*define[ \t]+(\w+)((?:\\\n|[^\n])*)", re.MULTILINE)
 _COMMENT = re.compile(rb"/\*.*?\*/", re.DOTALL)
 
 
@@ -100,14 +101,11 @@ class Header:
         common |= self._unnamed if common else frozenset()
         if not common or self._forestalled(full, set(), set()):
             return False
-        if any(
-            _SWITCH.fullmatch(name)
-            for p in (full, *(reached - self._inside))
-            for name in self._read(p).defines
-        ):
+        texts = [self._read(p) for p in (full, *(reached - self._inside))]
+        if any(_SWITCH.fullmatch(name) for text in texts for name in text.defines):
             return False
         foreign = frozenset().union(*(self._read(p).defines for p in self._inside - common))
-        return not any(foreign & self._read(p).words for p in (full, *(reached - self._inside)))
+        return not _clash(foreign, texts)
 
     def _forestalled(self, full: str, defined: set[bytes], met: set[str]) -> bool:
         """Whether a macro is defined before a common header that has its name as a word."""
@@ -125,7 +123,7 @@ class Header:
                 continue
             below = {target, *(self._reached(target) & self._inside)} - met | {target}
             met |= below
-            if any(not defined.isdisjoint(self._read(p).words) for p in below):
+            if any(not defined.isdisjoint(self._read(p).everything) for p in below):
                 return True
         return False
 
@@ -181,14 +179,23 @@ class _Text:
     Attributes
     ----------
     words, defines : frozenset of bytes
-        Identifiers; macros defined.
+        Identifiers outside of macros' definitions; macros defined.
+    bodies : dict
+        Macro to the identifiers that it becomes.
+    everything : frozenset of bytes
+        All identifiers.
     order : list of (bytes, bytes)
         "include" with a name, "define" with a macro, in the order of the text; not those meant for Windows,
         nor a definition under its own `#ifndef`, which yields to an earlier one.
     """
 
     def __init__(self, content: bytes) -> None:
-        self.words = frozenset(_YIELDING.sub(b" ", content).translate(_BLANKS).split())
+        unyielding = _YIELDING.sub(b" ", content)
+        self.words = frozenset(_DEFINITION.sub(b" ", unyielding).translate(_BLANKS).split())
+        self.bodies: dict[bytes, set[bytes]] = {}
+        for name, body in _DEFINITION.findall(unyielding):
+            self.bodies.setdefault(name, set()).update(body.translate(_BLANKS).split())
+        self.everything = self.words.union(*self.bodies.values(), self.bodies)
         self.order: list[tuple[bytes, bytes]] = []
         conditions: list[bytes] = []
         for directive, rest in _DIRECTIVE.findall(content):
@@ -210,6 +217,22 @@ class _Text:
                 self.order.append((b"define", name))
         self.defines = frozenset(name for directive, name in self.order if directive == b"define")
         self.includes = tuple(name.decode() for directive, name in self.order if directive == b"include")
+
+
+def _clash(foreign: frozenset[bytes], texts: list[_Text]) -> bool:
+    """Whether a macro of `foreign` is named in the texts, or in what a macro that they use becomes."""
+    if all(foreign.isdisjoint(text.everything) for text in texts):
+        return False
+    bad = set(foreign)
+    grown = True
+    while grown:
+        grown = False
+        for text in texts:
+            for name, body in text.bodies.items():
+                if name not in bad and not body.isdisjoint(bad):
+                    bad.add(name)
+                    grown = True
+    return any(not bad.isdisjoint(text.words) for text in texts)
 
 
 @cache

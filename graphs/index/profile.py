@@ -100,6 +100,8 @@ class Profile:
             return f"{output or command[0]} was not generated: {last}"
         if output and not rule.get("writes"):
             (scratch / output).write_bytes(done.stdout)
+            if not done.stdout:
+                return f"{output} was generated empty: {' '.join(command)} wrote nothing"
         return ""
 
     def _generate_many(self, rule: dict[str, Any], tree: Path, scratch: Path) -> str:

@@ -27,6 +27,10 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("-o", "--output", metavar="FILE", help="the index (default: NAME.index here)")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="N processes (1)")
+    parser.add_argument(
+        "--only", action="append", metavar="GLOB",
+        help="only the C files of that folder, or that match: --only block --only 'hw/ide/*'; repeatable",
+    )  # fmt: skip
     parser.add_argument("--profile", metavar="NAME", help="read it as that family of trees")
     parser.add_argument(
         "--scheduler", metavar="ADDRESS", help="spread the parsing over a dask.distributed cluster"
@@ -37,10 +41,12 @@ def main(argv: list[str]) -> int:
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress")
     args = parser.parse_args(argv)
     from graphs.index import build, store
-    from graphs.index.locate import locate
+    from graphs.index.locate import locate, narrowed
 
     with tempfile.TemporaryDirectory(prefix="studykvm-source-") as folder:
         source = locate(args.source, flags, Path(folder), args.profile)
+        if args.only:
+            source = narrowed(source, args.only)
         output = Path(args.output or f"{source.tree.name}.index")
         progress = None if args.quiet or not sys.stderr.isatty() else _bar
         try:

@@ -14,7 +14,7 @@ pytest.importorskip("clang", reason="needs libclang: pip install libclang")
 from graphs.errors import GraphsError
 from graphs.index import store
 from graphs.index.build import build
-from graphs.index.locate import locate
+from graphs.index.locate import locate, narrowed
 from graphs.index.query import Index
 
 HEADER = """
@@ -178,6 +178,20 @@ def test_compile_commands(project, tmp_path):
     (project / "compile_commands.json").write_text(json.dumps(entries))
     report = build(locate([str(project)], None, tmp_path), tmp_path / "a.index")
     assert (report.functions, report.failed) == (5, {})
+
+
+def test_only_some_files(project, tmp_path):
+    (project / "sub").mkdir()
+    (project / "sub" / "third.c").write_text('#include "driver.h"\nint third(void) { return twice(3); }\n')
+    source = locate([str(path) for path in sorted(project.rglob("*.c"))], [], project)
+    assert set(narrowed(source, ["sub"]).files) == {"sub/third.c"}
+    assert set(narrowed(source, ["sub/", "first*"]).files) == {"sub/third.c", "first.c"}
+    assert set(narrowed(source, ["*.c"]).files) == set(source.files)
+    with pytest.raises(GraphsError, match=r"matches 'nosuch'; its folders are sub"):
+        narrowed(source, ["sub", "nosuch"])
+    build(narrowed(source, ["sub"]), tmp_path / "a.index")
+    # Widened, the file that was read before is not read again.
+    assert build(source, tmp_path / "a.index").read == 2
 
 
 def test_tarball(project, tmp_path):
