@@ -124,6 +124,8 @@ def cpu_register_physical_memory_offset(
         memory = next(b.host for b in _blocks if b.offset == phys_offset & ~(TARGET_PAGE_SIZE - 1))
         _roms.append((start_addr, memory))
         accel.map_memory(start_addr, memory, False)
+    elif start_addr == phys_offset == 0:
+        accel.map_ram()
 
 
 @traced(file="cpu-common.h")

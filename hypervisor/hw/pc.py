@@ -358,7 +358,6 @@ def pc_init1(
         kvm_set_boot_cpu_id(0)
     env = pc_new_cpu(cpu_model or "qemu64")
     ram_addr = qemu_ram_alloc(ram_size)
-    env.accel.map_ram()
     cpu_register_physical_memory(0, 0xA0000, ram_addr)
     cpu_register_physical_memory(_1M, ram_size - _1M, ram_addr + _1M)
     _load_bios(env, boot_device)
