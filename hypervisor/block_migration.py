@@ -404,7 +404,7 @@ def _load_chunk(f: QEMUFile, sector: int) -> int:
     qemu_get_buffer(f, memoryview(buf), BLOCK_SIZE)
     if qemu_file_has_error(f):
         return -errno.EIO
-    left = (bdrv_getlength(bs) >> BDRV_SECTOR_BITS) - sector
+    left = bs.total_sectors - sector
     if left <= 0:
         complain(f"studykvm: {device} here is shorter than sector {sector:,}")
         return -errno.EINVAL

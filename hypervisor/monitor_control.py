@@ -49,6 +49,7 @@ from hypervisor.qerror import (
     QERR_INVALID_PASSWORD,
     QERR_UNDEFINED_ERROR,
 )
+from hypervisor.savevm import forget_half_loaded, half_loaded
 from hypervisor.vl_drive import drives
 from hypervisor.vl_loop import (
     qemu_system_powerdown_request,
@@ -210,13 +211,22 @@ def do_cont(mon: Monitor, qdict: Arguments) -> None:
     """Let the machine go on, once all passwords are known."""
     context = bdrv_iterate_context(mon=mon)
     bdrv_iterate(encrypted_bdrv_it, context)
-    if not context.err:
+    if not context.err and not _refuse_half_loaded(mon):
         vm_start()
+
+
+def _refuse_half_loaded(mon: Monitor) -> bool:
+    """Say that a machine must not run of which only a part was loaded; 0.12.4 lets it."""
+    why = half_loaded()
+    if why:
+        monitor_printf(mon, "The machine is incomplete: %s; system_reset makes it a fresh one\n", why)
+    return bool(why)
 
 
 @traced
 def do_system_reset(mon: Monitor, qdict: Arguments) -> None:
     """Reset the machine."""
+    forget_half_loaded()
     qemu_system_reset_request()
 
 

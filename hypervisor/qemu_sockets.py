@@ -84,8 +84,11 @@ def qemu_accept(s: int) -> int:
 
 @traced(file="osdep.c")
 def socket_set_nonblock(fd: int) -> None:
-    """Have reading and writing return at once."""
-    socket_of(fd).setblocking(False)
+    """Have calls on a descriptor return at once."""
+    if fd in _sockets:
+        _sockets[fd].setblocking(False)
+    else:
+        os.set_blocking(fd, False)
 
 
 @traced

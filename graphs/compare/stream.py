@@ -1,0 +1,210 @@
+"""Comparing how a machine is saved and loaded: savevm.c, migration and the block layer under them.
+
+What the guest's memory holds decides how many pages are sent whole and where the stream's buffer is full; the
+clock decides how often a migration's loop turns. Both sides are brought into a form without that:
+
+- buffers: handing on 32 KiB, or asking for more, happens in the midst of anything. It is taken out of there,
+  and each different way of doing it becomes an entry of a list of its own.
+- pages: so does each different way of saving or loading a page of memory or a chunk of a disk.
+- clusters: the longer the stream, the more clusters of the image. In the block layer equal neighbours count
+  as one.
+- turns: of the turns that a migration's loop made, each different one is kept, once.
+- threads: how the worker's answer is waited for is left out, as `graphs.compare.timing` does.
+
+- `fold(table, root, number, keep) -> Folded`: the calls of one call, in that form.
+- `compare_stream(calls, recording, root, known) -> list of str`: what differs; empty if nothing does.
+"""
+
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+from graphs.calls import CallTable, Name
+from graphs.recordings import Recording
+
+TAKE = (
+    "aio.c:*",
+    "block-migration.c:*",
+    "block.c:*",
+    "block/*.c:*",
+    "buffered_file.c:*",
+    "migration*.c:*",
+    "posix-aio-compat.c:*",
+    "savevm.c:*",
+    "vl.c:is_dup_page",
+    "vl.c:ram_*",
+    "vl.c:vm_*",
+    "vl.c:do_vm_stop",
+)
+_BUFFERS = {"qemu_fflush", "qemu_fill_buffer", "buffered_flush"}
+_PAGES = {
+    "ram_save_live": {"ram_save_block", "qemu_file_rate_limit"},
+    "ram_load": {"qemu_get_buffer"},
+    "block_load": {"qemu_get_buffer", "bdrv_find", "bdrv_write"},
+}
+_TURNS = {"buffered_rate_tick", "migrate_fd_put_notify", "vmstate_load"}
+_LIVE = {"block_load", "ram_load"}
+_POLL = "qemu_paio_error"
+_WAITING = {
+    "qemu_aio_wait",
+    "qemu_aio_flush",
+    "qemu_aio_process_queue",
+    "posix_aio_process_queue",
+    "posix_aio_read",
+    "posix_aio_flush",
+}
+
+
+@dataclass
+class Node:
+    """A call and its calls."""
+
+    name: Name
+    calls: "list[Node]" = field(default_factory=list)
+
+    def text(self) -> str:
+        """The whole subtree on one line."""
+        inside = " ".join(call.text() for call in self.calls)
+        return f"{self.name[1]}({inside})" if inside else self.name[1]
+
+
+@dataclass(frozen=True)
+class Folded:
+    """A call in the common form.
+
+    Attributes
+    ----------
+    tree : tuple of str
+        The calls, each indented by its depth.
+    buffers : frozenset of str
+        Each different way in which a buffer was handed on or filled.
+    """
+
+    tree: tuple[str, ...]
+    buffers: frozenset[str]
+
+
+def fold(
+    table: CallTable, root: str, number: int = 1, keep: Callable[[Name], bool] = lambda name: True
+) -> Folded | None:
+    """Fold the `number`-th call of a function; None if there is none."""
+    for found, node in enumerate(_calls(table, root, keep), 1):
+        if found == number:
+            buffers: list[Node] = []
+            _take_buffers(node, buffers)
+            for each in buffers:
+                _take_buffers(each, buffers)
+            _fold(node)
+            for each in buffers:
+                _fold(each)
+            return Folded(tuple(_lines(node, 0)), frozenset(each.text() for each in buffers))
+    return None
+
+
+def _calls(table: CallTable, root: str, keep: Callable[[Name], bool]) -> Iterator[Node]:
+    kept = [keep(name) for name in table.names]
+    for at, function in enumerate(table.function):
+        if table.names[function][1] == root:
+            yield _tree(table, at, kept)
+
+
+def _tree(table: CallTable, at: int, kept: list[bool]) -> Node:
+    thread, top = table.thread[at], table.depth[at]
+    node = Node(table.names[table.function[at]])
+    open_ = [(top, node)]
+    for row in range(at + 1, len(table)):
+        if table.thread[row] != thread:
+            continue
+        depth, function = table.depth[row], table.function[row]
+        if depth <= top:
+            break
+        if not kept[function]:
+            # As if it had not been written: so it is in a recording, where its calls hang on the line above.
+            continue
+        while open_[-1][0] >= depth:
+            open_.pop()
+        child = Node(table.names[function])
+        open_[-1][1].calls.append(child)
+        open_.append((depth, child))
+    return node
+
+
+def _take_buffers(node: Node, buffers: list[Node]) -> None:
+    rest = []
+    for call in node.calls:
+        if call.name[1] in _BUFFERS or call.name[1] in _PAGES.get(node.name[1], ()):
+            buffers.append(call)
+        else:
+            _take_buffers(call, buffers)
+            rest.append(call)
+    node.calls = rest
+
+
+def _fold(node: Node) -> None:
+    """Rewrite a tree from the leaves up."""
+    calls: list[Node] = []
+    for call in node.calls:
+        if call.name[1] == _POLL:
+            continue
+        _fold(call)
+        calls += call.calls if call.name[1] in _WAITING else [call]
+    node.calls = [call for at, call in enumerate(calls) if not _repeats(calls, at)]
+
+
+def _repeats(calls: list[Node], at: int) -> bool:
+    """Whether a turn of the loop is as one before, or work on a cluster as that on the one before."""
+    call = calls[at]
+    live = call.name[1] != "vmstate_load" or any(each.name[1] in _LIVE for each in call.calls)
+    if call.name[1] in _TURNS and live:
+        return call.text() in {earlier.text() for earlier in calls[:at]}
+    return call.name[0].startswith("block/") and at > 0 and call.text() == calls[at - 1].text()
+
+
+def _lines(node: Node, depth: int) -> Iterator[str]:
+    yield f"{'  ' * depth}{node.name[1]}"
+    for call in node.calls:
+        yield from _lines(call, depth + 1)
+
+
+def covers(name: Name) -> bool:
+    """Whether a function is one of those that save and load a machine.
+
+    >>> covers(("savevm.c", "do_savevm")), covers(("hw/pc.c", "pc_init1"))
+    (True, False)
+    """
+    return any(fnmatchcase(":".join(name), pattern) for pattern in TAKE)
+
+
+def compare_stream(
+    calls: CallTable, recording: Recording, root: str, known: Collection[Name] = (), number: int = 1
+) -> list[str]:
+    """Lay one call of the model over the same one of a recording.
+
+    Functions are compared that both the model and any recording of this kind has.
+
+    Returns
+    -------
+    list of str
+        What differs, a line each.
+    """
+    both = (calls.functions() | set(known)) & recording.calls.functions()
+    ours, theirs = (
+        fold(table, root, number, lambda name: name in both and covers(name))
+        for table in (calls, recording.calls)
+    )
+    if ours is None or theirs is None:
+        return [f"{root}: {'the model' if ours is None else 'the recording'} does not call it"]
+    found = [
+        f"{a or '(nothing)'}  |  {b or '(nothing)'}" for a, b in _pairs(list(ours.tree), list(theirs.tree))
+    ]
+    found += [f"buffer, ours only: {text}" for text in sorted(ours.buffers - theirs.buffers)]
+    return found + [f"buffer, theirs only: {text}" for text in sorted(theirs.buffers - ours.buffers)]
+
+
+def _pairs(ours: list[str], theirs: list[str]) -> Iterator[tuple[str, str]]:
+    from difflib import SequenceMatcher
+
+    for tag, a, b, c, d in SequenceMatcher(None, ours, theirs, autojunk=False).get_opcodes():
+        if tag != "equal":
+            yield from ((line, "") for line in ours[a:b])
+            yield from (("", line) for line in theirs[c:d])
