@@ -134,7 +134,7 @@ def _witnesses(trace: "Trace") -> None:
     recording = recordings.load("d00_boot_tcg_everything")
     found = lay(calls, open_source({callee for _, callee, _ in calls}), heard, quiet, recording)
     print(f"\nThree witnesses: this trace, the real source, and the recording {recording.name}.\n")
-    print("\n".join(f"  {line}" for line in report.table(found)))
+    print("\n".join(f"  {line}".rstrip() for line in report.table(found)))
     picture = page.picture(page.choose(found, globs=_DRAWN), "Who saw the calls of this boot")
     picture.limit = 45
     picture.save("witnesses.svg")
