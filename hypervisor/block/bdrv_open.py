@@ -65,11 +65,13 @@ MAX_CHAIN = 256
 
 _PROBE_SIZE = 2048
 _chain: list[tuple[int, int] | str] = []
+_explained: list[str] = []
 
 
 @on_reset
 def _reset() -> None:
     _chain.clear()
+    _explained.clear()
 
 
 @traced
@@ -243,26 +245,40 @@ def _open_backing(bs: BlockDriverState, filename: str, open_flags: int) -> int:
     backing.read_only = bs.read_only
     backing_filename = path_combine(PATH_MAX, filename, bs.backing_file)
     back_drv = bdrv_find_format(bs.backing_format) if bs.backing_format else None
+    if not _chain:
+        _explained.clear()
     _chain.append(_identity(filename))
     try:
         if _identity(backing_filename) in _chain:
             print(f"{bs.filename}: its backing file {backing_filename} leads back to it", file=sys.stderr)
+            _explained.append(backing_filename)
             return -errno.ELOOP
         if len(_chain) > MAX_CHAIN:
             print(
                 f"{bs.filename}: more than {MAX_CHAIN} backing files in a row; commit some", file=sys.stderr
             )
+            _explained.append(backing_filename)
             return -errno.ELOOP
         ret = bdrv_open2(backing, backing_filename, open_flags, back_drv)
         if ret < 0:
-            note(
-                f"backing-{backing_filename}",
-                f"{filename} is there, but its backing file {backing_filename} does not open: "
-                f"{os.strerror(-ret)}; the message names the overlay alone (block.c)",
-            )
+            _explain(bs, filename, backing_filename, ret)
         return ret
     finally:
         _chain.pop()
+
+
+def _explain(bs: BlockDriverState, filename: str, backing_filename: str, ret: int) -> None:
+    """Name the file of a chain that does not open: 0.12.4 names the overlay, and says no more.
+
+    Of a chain the innermost is told, which is asked first.
+    """
+    if not _explained:
+        why = f"{filename} needs its backing file {backing_filename}, which does not open"
+        advice = "put it there"
+        if bs.drv is not None and bs.drv.format_name == "qcow2":
+            advice += f", or name another: studykvm img rebase -u -F FORMAT -b FILE {filename}"
+        print(f"studykvm: {why}: {os.strerror(-ret)}; {advice}", file=sys.stderr)
+    _explained.append(backing_filename)
 
 
 def _identity(filename: str) -> tuple[int, int] | str:

@@ -228,12 +228,12 @@ def test_without_a_bootable_disk_a_machine_with_a_monitor_waits(capsys):
     assert "nothing to boot" not in capsys.readouterr().err
 
 
-def test_a_missing_backing_file_is_named(tmp_path, base, monkeypatch):
+def test_a_missing_backing_file_is_named(tmp_path, base, capsys):
     image = overlay(base, tmp_path / "o.img", "qcow")
     base.unlink()
     result = boot("-hda", image)
     assert result.status == 1
-    assert any("base.img does not open: No such file" in note for note in result.notes.values())
+    assert f"needs its backing file {base}, which does not open: No such file" in capsys.readouterr().err
 
 
 def test_power_off_by_apm(tmp_path):

@@ -172,7 +172,7 @@ def test_zeros_over_a_backing_file_are_copied():
 def test_a_missing_base_is_reported_under_the_overlays_name():
     img("create", "-f", "qcow2", "-b", "a.img", "b.img")
     os.remove("a.img")
-    assert ours("qemu-img", "check", "b.img").err == "qemu-img: Could not open 'b.img'\n"
+    assert ours("qemu-img", "check", "b.img").err.endswith("\nqemu-img: Could not open 'b.img'\n")
     modern = ours("qemu-img", "check", "b.img", modern=True)
     gone = "Could not open backing file: Could not open 'a.img': No such file or directory"
     assert modern.err == f"qemu-img: Could not open 'b.img': {gone}\n"
@@ -217,3 +217,25 @@ def test_the_last_sector_of_an_odd_file_is_not_lost():
     assert img("compare", "-f", "raw", "-F", "raw", "odd.img", "whole.img") == "Images are identical.\n"
     io_("odd.img", "write -p -P 8 999 2")
     assert Path("odd.img").read_bytes() == b"\7" * 999 + b"\x08\x08" + bytes(23)
+
+
+def test_a_missing_backing_file_is_named_once(tmp_path, monkeypatch):
+    """Under the words of 0.12.4, which name the overlay alone, with the step that helps."""
+    monkeypatch.chdir(tmp_path)
+    img("create", "-f", "raw", "base.img", "1M")
+    img("create", "-f", "qcow2", "-b", "base.img", "mid.img")
+    img("create", "-f", "qcow", "-b", "mid.img", "top.img")
+    Path("base.img").rename("gone.img")
+    for command in (["info"], ["check"], ["convert", "-O", "raw"]):
+        target = ["new.img"] if command[0] == "convert" else []
+        shown = ours("qemu-img", *command, "top.img", *target)
+        assert shown.status == 1
+        assert not shown.out
+        hint, last = shown.err.splitlines()
+        assert last == "qemu-img: Could not open 'top.img'"
+        assert hint.startswith("studykvm: mid.img needs its backing file base.img, which does not open: ")
+        assert hint.endswith("studykvm img rebase -u -F FORMAT -b FILE mid.img")
+    img("rebase", "-u", "-F", "raw", "-b", "gone.img", "mid.img")
+    img("info", "top.img")
+    shown = ours("qemu-io", "-c", "read 0 512", "top.img")
+    assert not shown.err and shown.status == 0

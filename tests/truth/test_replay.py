@@ -65,7 +65,8 @@ def words(output: str, name: str) -> list[str]:
     output = re.sub(r"; 0\.\d+ sec \(.*\)|disk size: .*|\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "", output)
     # 0.12.4's qemu-io exits with 0 whatever fails; ours as 7.2's, for the sake of the iotests.
     silent = "rc=" if recordings.load(name).program == "qemu-io" else "\n"
-    return sorted(line for line in output.splitlines() if not line.startswith(silent))
+    # What we say on top of it names the program that says it.
+    return sorted(line for line in output.splitlines() if not line.startswith((silent, "studykvm: ")))
 
 
 @pytest.fixture(scope="session", params=STARTS)
