@@ -1,7 +1,8 @@
 """The built-in BIOS: the PC's firmware, served in Python. Ours, not QEMU's.
 
 The guest sees 64 KiB of ROM at F000:0000 that holds little but stubs: entry n of the vector table points to
-`out TRAP, al; iret`, and the write to that port calls the service of interrupt n here. A service that must
+`out TRAP, al; jmp $+2; iret`, and the write to that port calls the service of interrupt n here; the jump ends
+a basic block, before whose end an accelerator may not stop. A service that must
 wait for the disk is a generator; at each `yield` the processor goes to `sti; hlt; cli; out RESUME, al` and
 comes back with the next interrupt, so that guest handlers run as usual meanwhile.
 
@@ -33,6 +34,7 @@ from hypervisor.vmstate.bios import register_bios
 
 TRAP, RESUME, POST = 0xB0, 0xB2, 0xB4
 _STUBS, _WAIT, _IRET, _ENTRY = 0xE000, 0xFF00, 0xFF10, 0xFFF0
+_STUB = 8
 _TICKS_PER_SECOND = 1193182 / 65536
 _KEY_HEAD, _KEY_TAIL, _KEY_BEGIN, _KEY_END = 0x41A, 0x41C, 0x1E, 0x3E
 
@@ -65,7 +67,7 @@ def install(env: CPUState, boot_devices: str) -> bytes:
 def _rom() -> bytes:
     """The ROM: its entry, the stubs, where the processor waits, and what programs look for."""
     rom = bytearray(0x10000)
-    rom[_STUBS : _STUBS + 4 * 256] = bytes((0xE6, TRAP, 0xCF, 0x90)) * 256
+    rom[_STUBS : _STUBS + _STUB * 256] = bytes((0xE6, TRAP, 0xEB, 0x00, 0xCF)).ljust(_STUB, b"\x90") * 256
     wait = bytes((0xFB, 0xF4, 0xFA, 0xE6, RESUME, 0xEB, 0xF9))
     rom[_WAIT : _WAIT + len(wait)] = wait
     rom[_IRET] = 0xCF
@@ -102,7 +104,7 @@ class Bios:
     def _trap(self) -> bool:
         """Serve an interrupt: the place of the stub says which."""
         registers = self.accel.registers()
-        vector = (registers.eip & 0xFFFF) - _STUBS >> 2
+        vector = ((registers.eip & 0xFFFF) - _STUBS) // _STUB
         return self._serve(Call(registers, vector), SERVICES.get(vector, ignore))
 
     def _serve(self, call: Call, service: Service) -> bool:
@@ -149,7 +151,7 @@ class Bios:
     def _write_data_area(self) -> None:
         memory = ram()
         for vector in range(256):
-            entry = (_STUBS + 4 * vector).to_bytes(2, "little") + (ROM_SEGMENT).to_bytes(2, "little")
+            entry = (_STUBS + _STUB * vector).to_bytes(2, "little") + (ROM_SEGMENT).to_bytes(2, "little")
             memory[4 * vector : 4 * vector + 4] = entry
         memory[0x400:0x500] = bytes(256)
         memory[0x400:0x402] = COM1.to_bytes(2, "little")

@@ -35,6 +35,19 @@ def enable() -> None:
         traced(_waiting.pop(0))
 
 
+def is_enabled() -> bool:
+    """Whether port accesses are traced."""
+    return _enabled
+
+
+def move(structure: Any, field: str, value: int) -> None:
+    """Assign a field that changes with every port access: a trace has it when it has those."""
+    if _enabled:
+        setattr(structure, field, value)
+    else:
+        vars(structure)[field] = value
+
+
 def waiting() -> list[Callable[..., Any]]:
     """Return the functions that the tracer does not hear of yet."""
     return list(_waiting)

@@ -18,11 +18,19 @@ from collections.abc import Callable
 from mmap import mmap
 from typing import Any
 
-from hypervisor import ioport
+from hypervisor import ioport, trace_io
 from hypervisor.accel import FXSAVE_SIZE, CpuState, MmioRead, MmioWrite, Registers, Segment
 from hypervisor.accel.dirty import Dirty
 from hypervisor.accel.interrupt import TripleFault, deliver
-from hypervisor.accel.unicorn_layout import SEGMENTS, Context, Counter
+from hypervisor.accel.unicorn_layout import SEGMENTS, Context
+from hypervisor.accel.unicorn_slice import (
+    Blocks,
+    Exact,
+    Slice,
+    add_native_hook,
+    can_run_blocks,
+    native_library,
+)
 from hypervisor.errors import HypervisorError
 from hypervisor.exec import ram
 
@@ -34,6 +42,10 @@ _MSRS = (0x174, 0x175, 0x176, 0xC0000081, 0xC0000082, 0xC0000083, 0xC0000084, 0x
 _RAM_FLAGS, _CODE_FLAGS, _LDT_FLAGS, _TSS_FLAGS = 0x9300, 0x9B00, 0x8200, 0x8B00
 _PROCESSOR = 0x633
 _IN = {1: ioport.cpu_inb, 2: ioport.cpu_inw, 4: ioport.cpu_inl}
+_InHook = ctypes.CFUNCTYPE(ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_void_p)
+_OutHook = ctypes.CFUNCTYPE(
+    None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_uint32, ctypes.c_void_p
+)
 _OUT = {1: ioport.cpu_outb, 2: ioport.cpu_outw, 4: ioport.cpu_outl}
 
 
@@ -42,9 +54,9 @@ class UnicornAccel:
 
     name = "unicorn"
 
-    def __init__(self) -> None:
+    def __init__(self, exact: bool = False) -> None:
         self.executed = 0
-        """Instructions so far; those of a slice that was stopped or trapped count too."""
+        """Instructions so far; if `exact` was asked for, to the last one."""
         # The package has no types to check against.
         unicorn: Any = importlib.import_module("unicorn")
         x86: Any = importlib.import_module("unicorn.x86_const")
@@ -60,11 +72,20 @@ class UnicornAccel:
         self._x86 = x86
         self._ids = [getattr(x86, f"UC_X86_REG_{f.name.upper()}") for f in dataclasses.fields(Registers)]
         self._uc: Any = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_32)
-        self._context, self._counter = Context(self._uc, x86), Counter(self._uc)
+        self._context = Context(self._uc, x86)
         self._power_on = self._uc.context_save()
         self._uc.hook_add(unicorn.UC_HOOK_INTR, self._guarded(self._on_interrupt))
-        self._uc.hook_add(unicorn.UC_HOOK_INSN, self._guarded(self._on_in), None, 1, 0, x86.UC_X86_INS_IN)
-        self._uc.hook_add(unicorn.UC_HOOK_INSN, self._guarded(self._on_out), None, 1, 0, x86.UC_X86_INS_OUT)
+        self._native = native = native_library()
+        # Without the wrappers of unicorn's package: these two are called a hundred thousand times.
+        self._hooks = (_InHook(self._on_in), _OutHook(self._on_out))
+        for hook, instruction in zip(self._hooks, (x86.UC_X86_INS_IN, x86.UC_X86_INS_OUT), strict=True):
+            address = ctypes.cast(hook, ctypes.c_void_p).value or 0
+            add_native_hook(native, self._uc, unicorn.UC_HOOK_INSN, address, 0, instruction)
+        self._slice: Slice = (
+            Blocks(self._uc, native, unicorn.UC_HOOK_BLOCK)
+            if can_run_blocks() and not exact
+            else Exact(self._uc)
+        )
         unmapped = unicorn.UC_HOOK_MEM_READ_UNMAPPED | unicorn.UC_HOOK_MEM_WRITE_UNMAPPED
         self._uc.hook_add(unmapped, self._guarded(self._on_unmapped))
         self._uc.hook_add(unicorn.UC_HOOK_MEM_WRITE_PROT, self._guarded(self._on_rom_write))
@@ -227,7 +248,7 @@ class UnicornAccel:
         self._stop = False
         self._running = True
         try:
-            uc.emu_start(uc.reg_read(x86.UC_X86_REG_EIP), 0xFFFFFFFFFFFF, 0, limit)
+            uc.emu_start(uc.reg_read(x86.UC_X86_REG_EIP), 0xFFFFFFFFFFFF, 0, self._slice.begin(limit))
         except self._uc_error as error:
             self._running = False
             self._fail(error.errno)
@@ -235,13 +256,13 @@ class UnicornAccel:
         finally:
             self._running = False
         self._raise_failure()
-        executed = self._counter.value
-        self.executed += min(executed, limit)
+        over, executed = self._slice.end()
+        self.executed += executed
         if self._trap is not None:
             handler, self._trap = self._trap, None
             handler()
             return False
-        return executed <= limit and not self._stop
+        return not over and not self._stop
 
     def inject(self, vector: int) -> None:
         """Have the guest take an interrupt from outside."""
@@ -285,20 +306,30 @@ class UnicornAccel:
     def _on_interrupt(self, vector: int) -> None:
         self._deliver(vector)
 
-    def _on_in(self, port: int, size: int) -> int:
+    def _on_in(self, uc: int, port: int, size: int, data: int) -> int:
         self._reading = True
         try:
-            return _IN[size](port)
+            handler = None if trace_io.is_enabled() else ioport._read_table[size >> 1].get(port)
+            if handler is None:
+                return _IN[size](port)
+            return handler(ioport._opaque.get(port), port)
+        except BaseException as failure:
+            self._failure = failure
+            self._native.uc_emu_stop(self._uc._uch)
+            return 0
         finally:
             self._reading = False
 
-    def _on_out(self, port: int, size: int, value: int) -> None:
-        handler = self._traps.get(port)
-        if handler is None:
-            _OUT[size](port, value & (1 << 8 * size) - 1)
-            return
-        self._trap = handler
-        self._uc.emu_stop()
+    def _on_out(self, uc: int, port: int, size: int, value: int, data: int) -> None:
+        try:
+            handler = self._traps.get(port)
+            if handler is None:
+                _OUT[size](port, value & (1 << 8 * size) - 1)
+                return
+            self._trap = handler
+        except BaseException as failure:
+            self._failure = failure
+        self._native.uc_emu_stop(self._uc._uch)
 
     def _on_unmapped(self, access: int, address: int, size: int, value: int) -> bool:
         if self._stray_pages >= _STRAY_PAGES:

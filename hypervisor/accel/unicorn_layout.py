@@ -9,14 +9,11 @@ holds everything and costs one copy. Offsets are those of unicorn 2.1, counted f
     0x1508 error_code, exception_is_int   0x1518 dr[8]   0x1578 old_exception
 
 - `Context(uc)`: `load()` from the processor, `store()` into it, fields in between.
-- `Counter(uc)`: instructions of the last slice, which unicorn counts and does not tell.
 """
 
 from __future__ import annotations
 
 import ctypes
-import functools
-import importlib
 import struct
 from typing import Any
 
@@ -26,7 +23,6 @@ from hypervisor.errors import HypervisorError
 SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs", "ldt", "tr")
 CS, SS = 1, 2
 _HEADER = 0x28
-_LIMIT, _ENGINE_SIZE = 0x5A5A5A5A5A, 0x800
 _REGS, _EIP, _EFLAGS, _HFLAGS = 0, 0x80, 0x88, 0xB0
 _SEGS, _GDT, _IDT, _CR, _A20, _XMM = 0xB8, 0x178, 0x190, 0x1A8, 0x1D0, 0x338
 _ERROR, _IS_INT, _DR, _OLD = 0x1508, 0x150C, 0x1518, 0x1578
@@ -36,40 +32,14 @@ _INHIBIT = 1 << 3
 _COMPUTED = 0x3 | _INHIBIT | 0xF0 | 0xE00 | 3 << 14 | 1 << 22
 
 
-def _unknown() -> HypervisorError:
+def unknown_unicorn() -> HypervisorError:
+    """Complain of a unicorn that is not as this module knows it."""
     return HypervisorError("this unicorn keeps its state elsewhere than 2.1: pip install 'unicorn~=2.1.1'")
 
 
-class Counter:
-    """The instruction counter of a slice; it stands one beyond the limit when that ended the slice."""
-
-    def __init__(self, uc: Any) -> None:
-        address = _engine(uc) + _counter_offset()
-        self._value = ctypes.c_size_t.from_address(address)
-
-    @property
-    def value(self) -> int:
-        """Instructions begun in the last slice."""
-        return int(self._value.value)
-
-
-def _engine(uc: Any) -> int:
+def engine(uc: Any) -> int:
+    """Address of unicorn's `uc_struct`."""
     return int(ctypes.cast(uc._uch, ctypes.c_void_p).value or 0)
-
-
-@functools.cache
-def _counter_offset() -> int:
-    """Find the counter by running three instructions: it lies before the limit, which is known."""
-    unicorn: Any = importlib.import_module("unicorn")
-    uc = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_32)
-    uc.mem_map(0, 0x1000)
-    uc.mem_write(0, b"\x90\x90\xf4")
-    uc.emu_start(0, 0x1000, 0, _LIMIT)
-    state = ctypes.string_at(_engine(uc), _ENGINE_SIZE)
-    offset = state.find((3).to_bytes(8, "little") + _LIMIT.to_bytes(8, "little"))
-    if offset < 0:
-        raise _unknown()
-    return offset
 
 
 class Context:

@@ -28,7 +28,7 @@ from hypervisor.hw.ide.transfer import ide_sector_write_timer_cb
 from hypervisor.hw.irq import IRQState, qemu_irq_lower
 from hypervisor.ioport import register_ioport_read, register_ioport_write
 from hypervisor.program import on_reset
-from hypervisor.trace_io import traced_io
+from hypervisor.trace_io import move, traced_io
 from hypervisor.version import QEMU_VERSION
 from hypervisor.vl_drive import DriveInfo, drive_get_serial
 from hypervisor.vl_timers import qemu_new_timer, vm_clock
@@ -133,22 +133,24 @@ def ide_cmd_write(opaque: IDEBus, addr: int, val: int) -> None:
 
 
 def _data_write(bus: IDEBus, val: int, size: int) -> None:
-    s = idebus_active_if(bus)
+    s = bus.ifs[bus.unit]
     if not s.status & ide.DRQ_STAT:
         return
-    s.io_buffer[s.data_ptr : s.data_ptr + size] = val.to_bytes(size, "little")
-    s.data_ptr += size
-    if s.data_ptr >= s.data_end and s.end_transfer_func is not None:
+    end = s.data_ptr + size
+    s.io_buffer[s.data_ptr : end] = val.to_bytes(size, "little")
+    move(s, "data_ptr", end)
+    if end >= s.data_end and s.end_transfer_func is not None:
         s.end_transfer_func(s)
 
 
 def _data_read(bus: IDEBus, size: int) -> int:
-    s = idebus_active_if(bus)
+    s = bus.ifs[bus.unit]
     if not s.status & ide.DRQ_STAT:
         return 0
-    ret = int.from_bytes(s.io_buffer[s.data_ptr : s.data_ptr + size], "little")
-    s.data_ptr += size
-    if s.data_ptr >= s.data_end and s.end_transfer_func is not None:
+    end = s.data_ptr + size
+    ret = int.from_bytes(s.io_buffer[s.data_ptr : end], "little")
+    move(s, "data_ptr", end)
+    if end >= s.data_end and s.end_transfer_func is not None:
         s.end_transfer_func(s)
     return ret
 
