@@ -100,10 +100,15 @@ def cpu_reset(env: CPUState) -> None:
 @traced(file="target-i386/helper.c")
 def cpu_x86_set_a20(env: CPUState, a20_state: int) -> None:
     """Let address line 20 through, or hold it low."""
-    mask = 0xFFFFFFFF if a20_state else 0xFFEFFFFF
+    take_a20(env, bool(a20_state))
+
+
+def take_a20(env: CPUState, through: bool) -> None:
+    """What `cpu_x86_set_a20` does, for a state that is loaded: the real one needs no call for that."""
+    mask = 0xFFFFFFFF if through else 0xFFEFFFFF
     if mask != env.a20_mask:
         env.a20_mask = mask
-        env.accel.set_a20(bool(a20_state))
+        env.accel.set_a20(through)
 
 
 @traced(file="target-i386/exec.h")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hypervisor.accel import CpuState, Segment, Table
-from hypervisor.cpu_exec import CPUState, cpu_x86_set_a20
+from hypervisor.cpu_exec import CPUState, take_a20
 from hypervisor.exec import ram
 from hypervisor.savevm import register_savevm, vmstate_register
 from hypervisor.savevm_file import QEMUFile, qemu_get_be16, qemu_get_be64, qemu_put_be16, qemu_put_be64
@@ -221,7 +221,7 @@ def cpu_post_load(opaque: CPUX86Image, version_id: int) -> int:
     accel = opaque.env.accel
     accel.memory_written(0, len(ram()))
     accel.set_state(opaque.give())
-    cpu_x86_set_a20(opaque.env, opaque.a20_mask >> 20 & 1)
+    take_a20(opaque.env, bool(opaque.a20_mask >> 20 & 1))
     return 0
 
 
