@@ -251,6 +251,14 @@ class Index:
                 out.setdefault(-1 if caller is None else caller, {})[callee] = None
         return {caller: list(callees) for caller, callees in out.items()}
 
+    def call_sites(self) -> list[tuple[int, int | None, str, str]]:
+        """Calls through pointers: number, caller, kind, file:line:column."""
+        query = (
+            "SELECT s.id, s.caller, s.kind, files.path || ':' || s.line || ':' || s.column, s.programs "
+            "FROM sites s JOIN files ON files.id = s.file ORDER BY s.id"
+        )
+        return [row[:4] for row in self.db.execute(query) if row[4] & self.mask]
+
     def unresolved(self, function: Function) -> list[tuple[str, int, str]]:
         """Calls through pointers in a function without any target: file, line, what is called through."""
         query = (

@@ -15,7 +15,6 @@ Kinds of edges (`KINDS`)
     tcg           a helper that generated code calls, from where generated code is entered
 
 - `resolve(merged, programs, generated)`: the `Edge`s of all programs.
-- `candidates(...)`: the two wider tiers of a site, worked out when asked for.
 """
 
 from __future__ import annotations

@@ -7,12 +7,16 @@ flow        the ones whose name really flows to the pointer; the index's edges
 
 A function that a cast lets flow where its type does not fit belongs to all three.
 
-- `tiers(index, site)`: a `Tiers` with three sets of function numbers.
+- `Tiering(index)`: works them out; `tiering.of(site)` is a `Tiers` with three sets of function numbers.
+- `tiering.beyond(site)`: the functions that only the wider tiers have, each with the narrowest one that does.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from graphs.index.facts import ADDRESS
 from graphs.index.query import Index
@@ -28,41 +32,76 @@ class Tiers:
     flow: frozenset[int]
 
 
-def tiers(index: Index, site: int) -> Tiers:
-    """The tiers of the call through a pointer with that number."""
-    klass, kind, through, programs = index.db.execute(
-        "SELECT class, kind, through, programs FROM sites WHERE id = ?", (site,)
-    ).fetchone()
-    flow = frozenset(edge.callee for edge in index._edges("e.site = ?", site))
-    programs &= index.mask
-    rows = index.db.execute(
-        "SELECT DISTINCT f.id, f.class, f.programs FROM functions f "
-        "JOIN refs r ON r.symbol = f.symbol WHERE r.use = ?",
-        (ADDRESS,),
-    )
-    fitting = (
-        frozenset(n for n, own, bits in rows if bits & programs and klass and compatible(klass, own)) | flow
-    )
-    if kind != "field" or through is None:
-        return Tiers(fitting, fitting, flow)
-    return Tiers(fitting, (_stored(index, through) & fitting) | flow, flow)
+class Tiering:
+    """The tiers of an index's calls through pointers."""
 
+    def __init__(self, index: Index) -> None:
+        self.index = index
+        self._shaped: dict[str, list[tuple[int, int]]] = {}
+        self._fields: dict[int, frozenset[int]] = {}
 
-def _stored(index: Index, field: int) -> frozenset[int]:
-    named = _functions(index, "fl.target = ?", field)
-    others = index.db.execute(
-        "SELECT 1 FROM flows fl JOIN symbols s ON s.id = fl.source "
-        "WHERE fl.target = ? AND s.kind != 'function'",
-        (field,),
-    ).fetchone()
-    if others is None:
-        return named
-    # Something else is put there: whatever is handed around as a value may come with it.
-    return named | _functions(
-        index, "EXISTS (SELECT 1 FROM symbols t WHERE t.id = fl.target AND t.kind != 'field')"
-    )
+    def of(self, site: int) -> Tiers:
+        """The tiers of the call through a pointer with that number."""
+        klass, kind, through, programs = self.index.db.execute(
+            "SELECT class, kind, through, programs FROM sites WHERE id = ?", (site,)
+        ).fetchone()
+        programs &= self.index.mask
+        flow = frozenset(self._flow[site])
+        fitting = frozenset(n for n, bits in self._fitting(klass) if bits & programs) | flow
+        if kind != "field" or through is None:
+            return Tiers(fitting, fitting, flow)
+        return Tiers(fitting, (self._stored(through) & fitting) | flow, flow)
 
+    def beyond(self, site: int) -> Iterator[tuple[int, str]]:
+        """Functions that the flow tier leaves out, with "field" or "signature"."""
+        found = self.of(site)
+        for number in sorted(found.signature - found.flow):
+            yield number, "field" if number in found.field else "signature"
 
-def _functions(index: Index, where: str, *values: object) -> frozenset[int]:
-    query = f"SELECT DISTINCT f.id FROM flows fl JOIN functions f ON f.symbol = fl.source WHERE {where}"
-    return frozenset(row[0] for row in index.db.execute(query, values))
+    @cached_property
+    def _flow(self) -> dict[int, set[int]]:
+        out: dict[int, set[int]] = defaultdict(set)
+        for site, callee, programs in self.index.db.execute(
+            "SELECT site, callee, programs FROM edges WHERE site IS NOT NULL"
+        ):
+            if programs & self.index.mask:
+                out[site].add(callee)
+        return out
+
+    @cached_property
+    def _taken(self) -> list[tuple[int, str, int]]:
+        """Functions whose address is taken somewhere."""
+        return self.index.db.execute(
+            "SELECT DISTINCT f.id, f.class, f.programs FROM functions f "
+            "JOIN refs r ON r.symbol = f.symbol WHERE r.use = ?",
+            (ADDRESS,),
+        ).fetchall()
+
+    def _fitting(self, klass: str) -> list[tuple[int, int]]:
+        if klass not in self._shaped:
+            self._shaped[klass] = [
+                (n, bits) for n, own, bits in self._taken if klass and compatible(klass, own)
+            ]
+        return self._shaped[klass]
+
+    def _stored(self, field: int) -> frozenset[int]:
+        if field not in self._fields:
+            others = self.index.db.execute(
+                "SELECT 1 FROM flows fl JOIN symbols s ON s.id = fl.source "
+                "WHERE fl.target = ? AND s.kind != 'function'",
+                (field,),
+            ).fetchone()
+            named = self._functions("fl.target = ?", field)
+            # If something else is put there, whatever is handed around as a value may come with it.
+            self._fields[field] = named if others is None else named | self._handed_around
+        return self._fields[field]
+
+    @cached_property
+    def _handed_around(self) -> frozenset[int]:
+        return self._functions(
+            "EXISTS (SELECT 1 FROM symbols t WHERE t.id = fl.target AND t.kind != 'field')"
+        )
+
+    def _functions(self, where: str, *values: object) -> frozenset[int]:
+        query = f"SELECT DISTINCT f.id FROM flows fl JOIN functions f ON f.symbol = fl.source WHERE {where}"
+        return frozenset(row[0] for row in self.index.db.execute(query, values))

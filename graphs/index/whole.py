@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 
 from graphs.index.query import Function, Index
 
+# Of renames: what is still evidence, what is likely, and what is as good as the best.
+_COMMON, _LIKELY, _NEARLY = 0.05, 0.6, 0.25
+
 
 def cycles(index: Index) -> list[list[Function]]:
     """Strongly connected groups, larger ones first; a function that only calls itself is a group of one.
@@ -84,7 +87,8 @@ class Difference:
     moved : list of (old, new)
         Same name, other file.
     renamed : list of (old, new, likeness)
-        Likely: like name or signature, and like callers and callees.
+        Likely: like names, callers and callees that few others have, and files called the same; several for a
+        function that was split.
     calls_gone, calls_new : list of (caller, callee)
         By name, between functions that both have.
     """
@@ -106,17 +110,11 @@ def diff(old: Index, new: Index) -> Difference:
     gone = [f for key, f in before.items() if key not in after]
     fresh = [f for key, f in after.items() if key not in before]
     out.kept = len(before) - len(gone)
-    names = Counter(f.name for f in fresh)
-    lone = {f.name: f for f in fresh if names[f.name] == 1}
-    left = []
-    for f in gone:
-        other = lone.pop(f.name, None)
-        if other is None:
-            left.append(f)
-        else:
-            out.moved.append((f, other))
-    taken = {other.id for _, other in out.moved}
-    rest = [f for f in fresh if f.id not in taken]
+    out.moved = _moves(gone, fresh)
+    moved_old = {f.id for f, _ in out.moved}
+    moved_new = {f.id for _, f in out.moved}
+    left = [f for f in gone if f.id not in moved_old]
+    rest = [f for f in fresh if f.id not in moved_new]
     out.renamed = _renames(old, new, left, rest)
     renamed_old = {f.id for f, _, _ in out.renamed}
     renamed_new = {f.id for _, f, _ in out.renamed}
@@ -126,23 +124,50 @@ def diff(old: Index, new: Index) -> Difference:
     return out
 
 
-def _neighbours(index: Index, chosen: list[Function]) -> dict[int, set[str]]:
+def _moves(gone: list[Function], fresh: list[Function]) -> list[tuple[Function, Function]]:
+    """The same name in another file: the only one, or the one whose file is called the same."""
+    named: dict[str, list[Function]] = defaultdict(list)
+    for f in fresh:
+        named[f.name].append(f)
+    out = []
+    for f in gone:
+        others = named.get(f.name, [])
+        alike = [other for other in others if _base(other) == _base(f)] or others
+        if len(alike) == 1:
+            out.append((f, alike[0]))
+            others.remove(alike[0])
+    return out
+
+
+def _base(function: Function) -> str:
+    return function.file.rpartition("/")[2]
+
+
+def _neighbours(index: Index, chosen: list[Function]) -> tuple[dict[int, set[str]], Counter[str]]:
+    """Callers and callees of functions by name, and how many functions have each of them."""
     wanted = {f.id for f in chosen}
     out: dict[int, set[str]] = defaultdict(set)
+    degree: Counter[str] = Counter()
     functions = index.all_functions
     for caller, callees in index.successors.items():
         for callee in callees:
-            if caller in wanted and callee in functions:
-                out[caller].add(">" + functions[callee].name)
-            if callee in wanted and caller in functions:
-                out[callee].add("<" + functions[caller].name)
-    return out
+            if caller not in functions or callee not in functions:
+                continue
+            calls, called = ">" + functions[callee].name, "<" + functions[caller].name
+            degree.update((calls, called))
+            if caller in wanted:
+                out[caller].add(calls)
+            if callee in wanted:
+                out[callee].add(called)
+    return out, degree
 
 
 def _renames(
     old: Index, new: Index, gone: list[Function], fresh: list[Function]
 ) -> list[tuple[Function, Function, float]]:
-    around_old, around_new = _neighbours(old, gone), _neighbours(new, fresh)
+    """Likely new names; several for a function that may have been split."""
+    around_old, degree_old = _neighbours(old, gone)
+    around_new, degree_new = _neighbours(new, fresh)
     by_neighbour: dict[str, set[int]] = defaultdict(set)
     numbers = {f.id: f for f in fresh}
     for number, around in around_new.items():
@@ -150,24 +175,35 @@ def _renames(
             by_neighbour[name].add(number)
     likely = []
     for f in gone:
-        shared: Counter[int] = Counter()
-        for name in around_old[f.id]:
-            if len(by_neighbour[name]) < 200:
-                shared.update(by_neighbour[name])
-        for number, common in shared.most_common(12):
+        doubt: dict[int, float] = defaultdict(lambda: 1.0)
+        for name in sorted(around_old[f.id]):
+            # A neighbour that few others have is strong evidence, one that all have is none.
+            share = 1 / max(degree_old[name], degree_new[name], 1)
+            if share > _COMMON:
+                for number in by_neighbour.get(name, ()):
+                    doubt[number] *= 1 - share
+        for number, left in doubt.items():
             other = numbers[number]
-            union = len(around_old[f.id] | around_new[number])
             alike = difflib.SequenceMatcher(None, f.name, other.name).ratio()
-            score = 0.5 * common / union + 0.5 * alike
-            if score >= 0.5 and alike >= 0.5:
-                likely.append((score, str(f), f, other))
-    out: list[tuple[Function, Function, float]] = []
-    used: set[int] = set()
-    for score, _, f, other in sorted(likely, key=lambda row: (-row[0], row[1])):
-        if f.id not in used and -other.id - 1 not in used:
-            used.update((f.id, -other.id - 1))
+            score = 0.5 * alike + 0.35 * (1 - left) + 0.15 * (_base(f) == _base(other))
+            if score >= _LIKELY and alike >= 0.5:
+                likely.append((score, f, other))
+    return _chosen(likely)
+
+
+def _chosen(likely: list[tuple[float, Function, Function]]) -> list[tuple[Function, Function, float]]:
+    """The best new name of each function, with those that are nearly as good and nobody else's."""
+    likely.sort(key=lambda row: (-row[0], str(row[1]), str(row[2])))
+    best: dict[int, float] = {}
+    taken: set[int] = set()
+    out = []
+    for score, f, other in likely:
+        if other.id not in taken and score >= best.get(f.id, 0) - _NEARLY:
+            best.setdefault(f.id, score)
+            taken.add(other.id)
             out.append((f, other, score))
-    return out
+    place = {f.id: n for n, (f, _, _) in reversed(list(enumerate(out)))}
+    return sorted(out, key=lambda row: (place[row[0].id], -row[2]))
 
 
 def _calls(old: Index, new: Index, out: Difference) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from graphs.index import explain, symbolic
 from graphs.index.query import Function, Index
+from graphs.index.tiers import Tiering
 from studykvm.commands.ask import counted, opened, parser, sources
 
 
@@ -88,11 +89,12 @@ def calls(argv: list[str]) -> int:
     with opened(args) as index:
         symbol = symbolic.field(index, args.field)
         found = symbolic.dispatches(index, symbol.id)
+        tiering = Tiering(index) if args.tiers else None
         print(f"{symbol.scope}.{symbol.name} ({symbol.file}) is called in {counted(len(found), 'place')}")
         last = None
         for call in found:
             caller = call.caller.name if call.caller else "?"
-            print(f"  {call.place} in {caller}{_tiers(index, call.site, args.tiers)}")
+            print(f"  {call.place} in {caller}{_counted(tiering, call.site)}")
             targets = [f"{f.name} ({f.file}:{f.line})" for f in call.targets]
             if targets == last:
                 print("      the same")
@@ -102,12 +104,10 @@ def calls(argv: list[str]) -> int:
     return 0
 
 
-def _tiers(index: Index, site: int, wanted: bool) -> str:
-    if not wanted:
+def _counted(tiering: Tiering | None, site: int) -> str:
+    if tiering is None:
         return ""
-    from graphs.index.tiers import tiers
-
-    found = tiers(index, site)
+    found = tiering.of(site)
     return f": {len(found.signature)} by signature, {len(found.field)} by field, {len(found.flow)} by flow"
 
 

@@ -6,6 +6,7 @@ Each function is the main of one command and takes the arguments after the comma
 import sys
 
 from graphs.index.query import Index
+from graphs.index.tiers import Tiering
 from studykvm.commands.ask import counted, opened, parser
 
 
@@ -57,39 +58,55 @@ def edges(argv: list[str]) -> int:
     """Every call as tab-separated values."""
     options = parser("edges", "Every call: caller file, caller, callee file, callee, kind, tier, site.")
     options.add_argument("--tsv", action="store_true", help="tab-separated, with a head line (the only form)")
+    options.add_argument(
+        "--tier",
+        choices=("flow", "field", "signature"),
+        default="flow",
+        help="of calls through pointers, also what only the wider tiers allow: field, or signature too",
+    )
     args = options.parse_args(argv)
     with opened(args) as index:
         functions = index.all_functions
         out = sys.stdout
         out.write("caller_file\tcaller\tcallee_file\tcallee\tkind\ttier\tsite\n")
+
+        def row(caller: int | None, callee: int, kind: str, tier: str, where: str) -> None:
+            one, other = functions.get(caller) if caller is not None else None, functions.get(callee)
+            if other is not None:
+                who = f"{one.file}\t{one.name}" if one else "\t"
+                out.write(f"{who}\t{other.file}\t{other.name}\t{kind}\t{tier}\t{where}\n")
+
         for edge in index.edges():
-            caller = functions.get(edge.caller) if edge.caller is not None else None
-            callee = functions.get(edge.callee)
-            if callee is None:
-                continue
             tier = "direct" if edge.kind in ("direct", "macro", "constructor") else "flow"
-            who = f"{caller.file}\t{caller.name}" if caller else "\t"
-            where = f"{edge.file}:{edge.line}:{edge.column}"
-            out.write(f"{who}\t{callee.file}\t{callee.name}\t{edge.kind}\t{tier}\t{where}\n")
+            row(edge.caller, edge.callee, edge.kind, tier, f"{edge.file}:{edge.line}:{edge.column}")
+        if args.tier != "flow":
+            tiering = Tiering(index)
+            for site, caller, kind, where in index.call_sites():
+                for callee, tier in tiering.beyond(site):
+                    if tier == "field" or args.tier == "signature":
+                        row(caller, callee, kind, tier, where)
     return 0
 
 
 def diff(argv: list[str]) -> int:
     """What changed from one index to another."""
     options = parser("diff", "Functions kept, gone, new, moved, and likely renamed, and calls that changed.")
-    options.add_argument("old", metavar="INDEX_A")
+    options.add_argument("old", metavar="INDEX_A", nargs="?", help="without it: as with --index")
     options.add_argument("new", metavar="INDEX_B")
     options.add_argument("--all", action="store_true", help="whole lists")
     args = options.parse_args(argv)
     from graphs.index import whole
 
-    with Index.open(args.old, args.program) as old, Index.open(args.new, args.program) as new:
+    with (
+        Index.open(args.old, args.program) if args.old else opened(args) as old,
+        Index.open(args.new, args.program) as new,
+    ):
         found = whole.diff(old, new)
     limit = None if args.all else 15
     print(
         f"{found.kept:,} functions kept, {len(found.gone):,} gone, {len(found.new):,} new, "
         f"{len(found.moved):,} moved, "
-        f"{len(found.renamed):,} likely renamed"
+        f"{len({f.id for f, _, _ in found.renamed}):,} likely renamed"
     )
     _list("moved", [f"{a} -> {b.file}" for a, b in found.moved], limit)
     _list("likely renamed", [f"{a} -> {b}  (likeness {score:.2f})" for a, b, score in found.renamed], limit)

@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("clang", reason="needs libclang: pip install libclang")
 
 from graphs.errors import GraphsError
-from graphs.index import store
+from graphs.index import store, whole
 from graphs.index.build import build
 from graphs.index.locate import locate, narrowed
 from graphs.index.query import Index
@@ -192,6 +192,34 @@ def test_only_some_files(project, tmp_path):
     build(narrowed(source, ["sub"]), tmp_path / "a.index")
     # Widened, the file that was read before is not read again.
     assert build(source, tmp_path / "a.index").read == 2
+
+
+OLD = """
+int check(void) { return 1; }
+int report(int x) { return x; }
+int image_open2(int x) { return check() + report(x); }
+int lone(void) { return 0; }
+int main(void) { return image_open2(1) + report(2); }
+"""
+
+
+def test_diff_tells_likely_renames(tmp_path):
+    new = OLD.replace("image_open2", "image_open_common").replace("int lone", "int other_matter")
+    opened = []
+    for folder, text in (("old", OLD), ("new", new)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "image.c").write_text(text)
+        index(tmp_path / folder, tmp_path / f"{folder}.index")
+        opened.append(Index.open(tmp_path / f"{folder}.index"))
+    found = whole.diff(*opened)
+    assert [(a.name, b.name) for a, b, _ in found.renamed] == [("image_open2", "image_open_common")]
+    assert (found.kept, [f.name for f in found.gone], [f.name for f in found.new]) == (
+        3,
+        ["lone"],
+        ["other_matter"],
+    )
+    for one in opened:
+        one.close()
 
 
 def test_tarball(project, tmp_path):

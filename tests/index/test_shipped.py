@@ -117,11 +117,15 @@ def test_programs_keep_their_twins_apart():
 
 
 def test_tiers_are_nested(index):
-    sites = [row[0] for row in index.db.execute("SELECT id FROM sites")]
+    tiering = tiers.Tiering(index)
     sizes = [0, 0, 0]
-    for site in sites:
-        found = tiers.tiers(index, site)
+    for site, _caller, kind, _where in index.call_sites():
+        found = tiering.of(site)
         assert found.flow <= found.field <= found.signature
+        assert kind == "field" or found.field == found.signature
+        named = dict(tiering.beyond(site))
+        assert {n for n, tier in named.items() if tier == "field"} == found.field - found.flow
+        assert set(named) == found.signature - found.flow
         for n, tier in enumerate((found.signature, found.field, found.flow)):
             sizes[n] += len(tier)
     assert sizes[0] > sizes[1] > sizes[2]
@@ -148,6 +152,25 @@ def test_whole_graph(index):
         for pair in recordings.load(name).calls.functions()
     }
     assert not {f"{file}:{name}" for file, name in ran} & dead
+
+
+def test_edges_table_shows_every_tier(capsys):
+    from studykvm.commands.overview import edges
+
+    tables = {}
+    for tier in ("flow", "field", "signature"):
+        edges(["--tier", tier])
+        head, *rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+        assert head == ["caller_file", "caller", "callee_file", "callee", "kind", "tier", "site"]
+        tables[tier] = {tuple(row) for row in rows}
+    assert tables["flow"] < tables["field"] < tables["signature"]
+    assert {row[5] for row in tables["signature"]} == {"direct", "flow", "field", "signature"}
+    # raw_open fits bdrv_open2's call through bdrv_open by its type; it is put into that very field.
+    call = ("block.c", "bdrv_open2", "block/raw-posix.c", "raw_open", "field", "flow")
+    assert call in {row[:6] for row in tables["flow"]}
+    # Functions of the same shape are there too, that nobody puts into the field.
+    other = {row[3] for row in tables["signature"] if row[:2] == call[:2] and row[5] == "signature"}
+    assert other and "raw_open" not in other
 
 
 def test_diff_with_itself_is_empty(index):
