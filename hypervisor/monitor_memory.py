@@ -17,7 +17,7 @@ from tracer import traced
 
 C_FILE = "monitor.c"
 
-DUMP_LIMIT: Final = 1 << 20
+DUMP_LIMIT: Final = 1 << 16
 SUM_LIMIT: Final = 1 << 24
 _PIECE: Final = 1 << 16
 _MASK = (1 << 64) - 1

@@ -92,9 +92,11 @@ def send_all(fd: int, buf: bytes, len1: int) -> int:
 @traced
 def fd_chr_write(chr: CharDriverState, buf: bytes, len: int) -> int:
     """Write to the descriptor."""
-    ret = send_all(chr.opaque.fd_out, buf, len)
-    if out.pending(chr.opaque.fd_out):
-        qemu_set_fd_handler2(chr.opaque.fd_out, *_input(chr), _flush, chr)
+    fd = chr.opaque.fd_out
+    waited = out.pending(fd)
+    ret = send_all(fd, buf, len)
+    if out.pending(fd) and not waited:
+        qemu_set_fd_handler2(fd, *_input(chr), _flush, chr)
     return ret
 
 
@@ -113,7 +115,7 @@ def _flush(chr: CharDriverState) -> None:
 @traced
 def fd_chr_read_poll(opaque: CharDriverState) -> int:
     """How many bytes the front end takes now."""
-    opaque.opaque.max_size = qemu_chr_can_read(opaque)
+    opaque.opaque.max_size = 0 if out.is_behind(opaque.opaque.fd_out) else qemu_chr_can_read(opaque)
     return int(opaque.opaque.max_size)
 
 

@@ -4,10 +4,10 @@
 waits: what the other end does not take is kept, up to a limit, and goes out when select() says so.
 
 - `put(fd, data) -> bool`: write now or later; False when the other end is gone, or `LIMIT` bytes wait.
-- `pending(fd)`: how many bytes wait.
+- `pending(fd)`: how many bytes wait; `is_behind(fd)`: so many that nothing more should be asked for.
 - `flush(fd) -> bool`: write what waits, as far as it goes; called when the descriptor is writable.
 - `forget(fd)`: drop what waits, before the descriptor is closed.
-- `drain(fd, seconds)`: at the program's end, give the last words a moment to leave.
+- `drain(fd, seconds, down_to)`: give what waits a moment to leave, as at the program's end.
 """
 
 from __future__ import annotations
@@ -19,8 +19,11 @@ from typing import Final
 
 from hypervisor.program import on_reset
 
-LIMIT: Final = 1 << 20
+LIMIT: Final = 1 << 18
 """Most bytes that wait for one descriptor: several screens of `info`, and no danger to memory."""
+_BEHIND: Final = 1 << 16
+_PATIENCE: Final = 0.5
+"""Seconds that one write may wait for the other end to make room below the limit."""
 
 _waiting: dict[int, bytearray] = {}
 
@@ -42,24 +45,30 @@ def _write(fd: int, data: bytes | bytearray | memoryview) -> int:
 
 def put(fd: int, data: bytes | memoryview) -> bool:
     """Write now or later; False when the other end is gone or too slow."""
-    queue = _waiting.get(fd)
-    if queue is None:
+    if fd not in _waiting:
         done = _write(fd, data)
         if done < 0:
             return False
         if done == len(data):
             return True
-        queue = _waiting[fd] = bytearray()
+        _waiting[fd] = bytearray()
         data = memoryview(data)[done:]
-    if len(queue) + len(data) > LIMIT:
+    if pending(fd) + len(data) > LIMIT:
+        drain(fd, _PATIENCE, LIMIT - len(data))
+    if pending(fd) + len(data) > LIMIT:
         return False
-    queue += data
+    _waiting.setdefault(fd, bytearray()).extend(data)
     return True
 
 
 def pending(fd: int) -> int:
     """How many bytes wait for a descriptor."""
     return len(_waiting.get(fd, b""))
+
+
+def is_behind(fd: int) -> bool:
+    """Whether so much waits that the other end should be asked nothing more."""
+    return pending(fd) > _BEHIND
 
 
 def flush(fd: int) -> bool:
@@ -82,9 +91,9 @@ def forget(fd: int) -> None:
     _waiting.pop(fd, None)
 
 
-def drain(fd: int, seconds: float = 0.5) -> None:
-    """Write what waits, for a moment at most."""
+def drain(fd: int, seconds: float = 0.5, down_to: int = 0) -> None:
+    """Write until no more than `down_to` bytes wait, for a moment at most."""
     end = time.monotonic() + seconds
-    while pending(fd) and time.monotonic() < end:
+    while pending(fd) > max(down_to, 0) and time.monotonic() < end:
         if select.select([], [fd], [], max(0, end - time.monotonic()))[1] and not flush(fd):
             return

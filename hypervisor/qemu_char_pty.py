@@ -46,8 +46,9 @@ def pty_chr_write(chr: CharDriverState, buf: bytes, len: int) -> int:
     if not s.connected:
         pty_chr_update_read_handler(chr)
         return 0
+    waited = out.pending(s.fd)
     ret = send_all(s.fd, buf, len)
-    if out.pending(s.fd):
+    if out.pending(s.fd) and not waited:
         qemu_set_fd_handler2(s.fd, pty_chr_read_poll, pty_chr_read, _flush, chr)
     return ret
 
@@ -61,7 +62,7 @@ def _flush(chr: CharDriverState) -> None:
 @traced
 def pty_chr_read_poll(opaque: CharDriverState) -> int:
     """How many bytes the front end takes now."""
-    opaque.opaque.read_bytes = qemu_chr_can_read(opaque)
+    opaque.opaque.read_bytes = 0 if out.is_behind(opaque.opaque.fd) else qemu_chr_can_read(opaque)
     return int(opaque.opaque.read_bytes)
 
 

@@ -1,8 +1,8 @@
 """Character devices on sockets, with telnet's negotiation: a part of qemu-char.c.
 
 A server has one client at a time; the next waits until that one goes. Input is read only as far as the front
-end takes it. A client that does not read what it is sent is cut off once `qemu_char_out.LIMIT` bytes wait for
-it: 0.12.4 would stand still until it reads.
+end takes it, and not at all from a client that is behind in reading what it was sent. It is cut off once
+`qemu_char_out.LIMIT` bytes wait for it: 0.12.4 would stand still until it reads.
 """
 
 from __future__ import annotations
@@ -94,11 +94,12 @@ def tcp_chr_write(chr: CharDriverState, buf: bytes, len: int) -> int:
     s = chr.opaque
     if not s.connected:
         return len
+    waited = out.pending(s.fd)
     ret = send_all(s.fd, buf, len)
     if ret < 0 and out.pending(s.fd):
         print(f"studykvm: {chr.label}: the client reads too slowly, it is cut off", file=sys.stderr)
         _hang_up(chr)
-    elif out.pending(s.fd):
+    elif out.pending(s.fd) and not waited:
         qemu_set_fd_handler2(s.fd, tcp_chr_read_poll, tcp_chr_read, _flush, chr)
     return ret
 
@@ -113,7 +114,7 @@ def _flush(chr: CharDriverState) -> None:
 def tcp_chr_read_poll(opaque: CharDriverState) -> int:
     """How many bytes the front end takes now."""
     s = opaque.opaque
-    if not s.connected:
+    if not s.connected or out.is_behind(s.fd):
         return 0
     s.max_size = qemu_chr_can_read(opaque)
     return int(s.max_size)

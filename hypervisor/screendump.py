@@ -25,7 +25,7 @@ COLUMNS: Final = 80
 ROWS: Final = 25
 WIDTH: Final = 9
 HEIGHT: Final = 16
-_TEXT_SCREEN = 0xB8000
+_TEXT_SCREEN, _TEXT_SIZE = 0xB8000, 0x8000
 # Blue, green and red have 0xaa, bright ones 0x55 more; dark yellow is brown, as on a CGA.
 _PALETTE = tuple(
     bytes(0xAA * (n >> bit & 1) + 0x55 * (n >> 3) for bit in (2, 1, 0)) if n != 6 else b"\xaa\x55\x00"
@@ -87,10 +87,23 @@ def _png(dots: bytes, width: int, height: int) -> bytes:
     )
 
 
+def _cells() -> tuple[bytes, int]:
+    """What the VGA shows, and in how many columns."""
+    from hypervisor.hw.vga import the_vga
+
+    columns, start = COLUMNS, 0
+    if the_vga is not None:
+        wanted = the_vga.cr[1] + 1
+        columns = wanted if 40 <= wanted <= 132 else COLUMNS
+        start = 2 * (the_vga.cr[0x0C] << 8 | the_vga.cr[0x0D]) % _TEXT_SIZE
+    memory = cpu_physical_memory_read(_TEXT_SCREEN, _TEXT_SIZE)
+    return (memory[start:] + memory[:start])[: 2 * columns * ROWS], columns
+
+
 @traced
 def vga_hw_screen_dump(filename: str) -> None:
     """Write a picture of the text screen; raises OSError."""
-    cells = cpu_physical_memory_read(_TEXT_SCREEN, 2 * COLUMNS * ROWS)
+    cells, columns = _cells()
     make = _png if filename.lower().endswith(".png") else _ppm
     with open(filename, "wb") as file:
-        file.write(make(picture(cells), WIDTH * COLUMNS, HEIGHT * ROWS))
+        file.write(make(picture(cells, columns), WIDTH * columns, HEIGHT * ROWS))

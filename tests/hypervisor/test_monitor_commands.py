@@ -118,7 +118,7 @@ ANSWERS = {
 }
 OURS = {
     "xp/4i 0x7c00": "the model has no disassembler: dump bytes with /4xb\n",
-    "xp/999999999xg 0": "the model dumps at most 1048576 bytes at a time\n",
+    "xp/999999999xg 0": "the model dumps at most 65536 bytes at a time\n",
     f"p {'(' * 300}1": "the expression is nested too deeply\n",
     "sum 0 0x7fffffff": "the model sums at most 16777216 bytes at a time\n",
     "nmi 0": "nmi: the model has no such command\n",
