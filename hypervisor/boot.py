@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from hypervisor import bios, quirks, vl
+from hypervisor import bios, disk_errors, quirks, vl
 from hypervisor import vl_timers as timers
 from hypervisor.program import program
 from hypervisor.vl_state import state
@@ -33,12 +33,15 @@ class BootResult:
         The text screen, as it was at the end.
     notes : dict
         Oddities of the real program that the run met, key to text.
+    failures : tuple of str
+        Disk requests that failed, see `hypervisor.disk_errors`; then `status` is 1.
     """
 
     status: int
     reason: str
     screen: str
     notes: dict[str, str]
+    failures: tuple[str, ...] = ()
 
 
 def run_boot(argv: list[str], timeout: float | None = None) -> BootResult:
@@ -62,9 +65,10 @@ def run_boot(argv: list[str], timeout: float | None = None) -> BootResult:
         except SystemExit as left:
             status = left.code if isinstance(left.code, int) else 1
         reason = state.exit_reason or "options"
-        if reason == "stuck":
-            status = 1
-        return BootResult(status, reason, bios.screen_text(), quirks.notes())
+        failures = tuple(disk_errors.report())
+        if reason == "stuck" or failures:
+            status = status or 1
+        return BootResult(status, reason, bios.screen_text(), quirks.notes(), failures)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ def main(argv: list[str]) -> int:
     -------
     int
         0 when the guest, the monitor or a signal ended the run; 1 for wrong options, images that do not
-        open, and a machine that could not go on.
+        open, a machine that could not go on, and one whose disk requests failed, whatever ended it.
     """
     from hypervisor import bios, trace_io
     from hypervisor.boot import run_boot
@@ -33,6 +33,8 @@ def main(argv: list[str]) -> int:
     finally:
         if "-nographic" not in argv and bios.screen_text():
             print(bios.screen_text(), flush=True)
+    for failure in result.failures:
+        print(f"studykvm: {failure}", file=sys.stderr)
     _print_notes(result.notes)
     return result.status
 

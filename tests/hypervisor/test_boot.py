@@ -142,7 +142,9 @@ def test_a_write_from_an_odd_buffer_arrives(tmp_path):
 )
 def test_refused_disk_calls(tmp_path, code, answer):
     disk = asm.write_disk(tmp_path / "d.img", code + asm.put_result() + asm.OFF)
-    assert answer in boot("-hda", disk).screen.splitlines()[-1]
+    result = boot("-hda", disk)
+    assert answer in result.screen.splitlines()[-1]
+    assert (result.status, result.failures) == (0, ())
 
 
 @pytest.fixture
@@ -168,6 +170,8 @@ def test_a_failing_read_is_an_error_of_the_call(tmp_path, failing):
     failing("pread", errno.EIO)
     result = boot("-hda", disk)
     assert result.reason == "guest" and "EBA" in result.screen
+    told = f"drive ide0-hd0 ({disk}): a read at sector 8 failed: Input/output error; the guest was told"
+    assert (result.failures, result.status) == ((told,), 1)
 
 
 def test_a_full_host_disk_stops_the_machine_unless_told_otherwise(tmp_path, failing, capsys):
@@ -183,6 +187,10 @@ def test_a_full_host_disk_stops_the_machine_unless_told_otherwise(tmp_path, fail
     assert "No space left on device; no monitor is at hand" in capsys.readouterr().err
     result = boot("-drive", f"file={disk},werror=report")
     assert result.reason == "guest" and "EMM" in result.screen
+    assert result.status == 1
+    assert "a write at sector 8 failed: No space left on device" in result.failures[0]
+    result = boot("-drive", f"file={disk},werror=ignore")
+    assert (result.status, result.failures) == (0, ())
 
 
 def test_floppy_boots_and_is_written(tmp_path):

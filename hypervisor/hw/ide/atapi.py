@@ -26,6 +26,7 @@ from hypervisor.block import (
 )
 from hypervisor.block_int import BlockDriverState
 from hypervisor.cutils import iovec, qemu_iovec_init_external
+from hypervisor.disk_errors import disk_failed
 from hypervisor.hw.ide import internal as ide
 from hypervisor.hw.ide.internal import BMDMAState, IDEState, bmdma_active_if, ide_set_irq
 from hypervisor.hw.ide.transfer import (
@@ -122,6 +123,7 @@ def ide_atapi_cmd_reply_end(s: IDEState) -> None:
     if s.lba != -1 and s.io_buffer_index >= s.cd_sector_size:
         ret = cd_read_sector(s.drive, s.lba, s.io_buffer, s.cd_sector_size)
         if ret < 0:
+            disk_failed(s.drive, s.lba << 2, 4, -ret, False)
             ide_transfer_stop(s)
             ide_atapi_io_error(s, ret)
             return
@@ -187,6 +189,7 @@ def ide_atapi_cmd_read_dma_cb(opaque: BMDMAState, ret: int) -> None:
     bm = opaque
     s = bmdma_active_if(bm)
     if ret < 0:
+        disk_failed(s.drive, s.lba << 2, 4, -ret, False)
         ide_atapi_io_error(s, ret)
         _end_of_dma(bm)
         return

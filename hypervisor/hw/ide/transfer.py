@@ -17,6 +17,7 @@ from typing import Any
 
 from hypervisor.block import bdrv_aio_cancel, bdrv_read, bdrv_write
 from hypervisor.block_int import BlockDriverAIOCB, BlockDriverCompletionFunc, BlockDriverState
+from hypervisor.disk_errors import disk_failed
 from hypervisor.dma_helpers import (
     QEMUSGList,
     dma_bdrv_read,
@@ -81,6 +82,10 @@ def ide_abort_command(s: IDEState) -> None:
 @traced
 def ide_get_sector(s: IDEState) -> int:
     """Sector number that the registers name: 48 or 28 bits, or cylinder, head and sector."""
+    return _sector(s)
+
+
+def _sector(s: IDEState) -> int:
     if not s.select & 0x40:
         cylinder = s.hcyl << 8 | s.lcyl
         return (cylinder * s.heads + (s.select & 0x0F)) * s.sectors + s.sector - 1
@@ -239,7 +244,9 @@ def ide_handle_rw_error(s: IDEState, error: int, op: int) -> int:
         bm.status |= op
         vm_stop(0)
         give_up(f"a disk request failed: {os.strerror(error)}", "mend that, then say cont in the monitor")
-    elif op & BM_STATUS_DMA_RETRY:
+        return 1
+    disk_failed(s.drive, _sector(s), max(s.nsector, 1), error, not is_read)
+    if op & BM_STATUS_DMA_RETRY:
         dma_buf_commit(s, 0)
         ide_dma_error(s)
     else:
