@@ -39,14 +39,17 @@ from graphs.draw.structures import (
     sheet,
     short,
     shown,
+    starts,
     table,
     target_of,
     title,
 )
 from graphs.errors import GraphsError
+from tracer.state import StructState
 
 if TYPE_CHECKING:
     from tracer import Trace
+    from tracer.session import Event
 
 KINDS = ("svg", "png")
 _CHANGES, _WIDEST = 4, 140
@@ -160,49 +163,60 @@ class Frames:
 
     def __post_init__(self) -> None:
         self.total = self.left_out = 0
+        self.chosen: dict[str, None] = {}
 
     @cached_property
-    def _steps(self) -> list[int]:
-        events = self.trace.struct_events()
-        inside = (step for step, *_ in events if self.first < step <= self.last)
-        return list(dict.fromkeys([self.first, *inside]))
-
-    @cached_property
-    def chosen(self) -> list[str]:
-        """The structures that are drawn, in the order in which they come.
+    def frames(self) -> list[Frame]:
+        """The frames; the first one shows how things were at the start.
 
         Raises
         ------
         GraphsError
-            If there is none in the range.
+            If nothing of the kind exists in the range.
         """
-        found: dict[str, None] = {}
-        for step in self._steps:
-            found |= dict.fromkeys(reached(self.trace.state_at(step), self.globs))
-        if not found:
+        # The state is kept by hand: a copy of all structures at each step would take minutes.
+        state = self.trace.state_at(self.first)
+        before = self._visible(state)
+        made = [Frame(self.first, path_at(self.trace, self.first), before, before, ())]
+        for step, event, call in self.trace.struct_events():
+            if not self.first < step <= self.last or not self._matters(state, before, event):
+                continue
+            visible = self._visible(state)
+            changes = tuple(_changes(before, visible))
+            if changes:
+                self.total += 1
+                if len(made) < self.most:
+                    path = " > ".join(call.path[-5:]) if call else "no function"
+                    made.append(Frame(step, path, visible, before, changes))
+                before = visible
+        if not self.chosen:
             wanted = " or ".join(self.globs) or "BlockDriverState"
             raise GraphsError(f"no {wanted} exists between step {self.first} and step {self.last}")
-        self.left_out = max(0, len(found) - self.limit)
-        return list(found)[: self.limit]
-
-    @cached_property
-    def frames(self) -> list[Frame]:
-        """The frames; the first one shows how things were at the start."""
-        chosen, made = set(self.chosen), list[Frame]()
-        before: State = {}
-        self.total = 0
-        for step in self._steps:
-            state = self.trace.state_at(step)
-            visible = {name: state[name] for name in reached(state, self.globs) if name in chosen}
-            changes = tuple(_changes(before, visible)) if made else ()
-            if made and not changes:
-                continue
-            self.total += 1
-            if len(made) < self.most:
-                old = before if made else visible
-                made.append(Frame(step, path_at(self.trace, step), visible, old, changes))
-            before = visible
+        self.total += 1
         return made
+
+    def _matters(self, state: State, visible: State, event: Event) -> bool:
+        """Apply an event; tell whether what is drawn may be another now."""
+        kind, name = event[0], event[3]
+        if kind == "n":
+            state[name] = StructState(name, event[4], dict(event[5]))
+            return bool(starts(state, self.globs, (name,)))
+        if kind == "f":
+            state.pop(name, None)
+        elif name in state:
+            state[name][event[4]] = event[6]
+        return name in visible
+
+    def _visible(self, state: State) -> State:
+        """Copy what is drawn; what comes first is drawn, up to the limit."""
+        found = reached(state, self.globs)
+        for name in found:
+            if len(self.chosen) < self.limit:
+                self.chosen[name] = None
+        self.left_out = max(self.left_out, len(found) - self.limit)
+        return {
+            name: StructState(name, state[name].struct, state[name]) for name in found if name in self.chosen
+        }
 
     def write(
         self, folder: str | Path, kind: str = "svg", tick: Callable[[int], None] = lambda _: None

@@ -297,15 +297,19 @@ def target_of(value: Any) -> str | None:
     return None
 
 
+def starts(state: State, globs: Sequence[str], names: Iterable[str]) -> list[str]:
+    """Return those of the named objects that drawing starts from."""
+    return [
+        name
+        for name in names
+        if any(fnmatchcase(name, g) or fnmatchcase(state[name].struct, g) for g in globs or _ROOTS)
+    ]
+
+
 def reached(state: State, globs: Sequence[str]) -> list[str]:
     """Return the objects to draw, from left to right; what static objects point to is not followed."""
-    starts = [
-        name
-        for name, fields in state.items()
-        if any(fnmatchcase(name, glob) or fnmatchcase(fields.struct, glob) for glob in globs or _ROOTS)
-    ]
-    found = dict.fromkeys(starts)
-    waiting = list(starts)
+    waiting = starts(state, globs, state)
+    found = dict.fromkeys(waiting)
     while waiting:
         name = waiting.pop(0)
         if name.startswith("&"):
