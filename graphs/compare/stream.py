@@ -8,7 +8,10 @@ clock decides how often a migration's loop turns. Both sides are brought into a 
 - pages: so does each different way of saving or loading a page of memory or a chunk of a disk.
 - clusters: the longer the stream, the more clusters of the image. In the block layer equal neighbours count
   as one.
-- turns: of the turns that a migration's loop made, each different one is kept, once.
+- turns: a migration's loop, `migrate_fd_put_ready`, is a part of its own: what all its turns did, each
+  different thing once. It may be called while the connection is made or by a timer; there it stands without
+  its calls.
+- waiting: so do the writes of a migration, and whether the other side took bytes at once is left out.
 - threads: how the worker's answer is waited for is left out, as `graphs.compare.timing` does.
 
 - `fold(table, root, number, keep) -> Folded`: the calls of one call, in that form.
@@ -36,15 +39,15 @@ TAKE = (
     "vl.c:vm_*",
     "vl.c:do_vm_stop",
 )
-_BUFFERS = {"qemu_fflush", "qemu_fill_buffer", "buffered_flush"}
+_BUFFERS = {"qemu_fflush", "qemu_fill_buffer", "buffered_flush", "migrate_fd_put_buffer"}
 _PAGES = {
     "ram_save_live": {"ram_save_block", "qemu_file_rate_limit"},
     "ram_load": {"qemu_get_buffer"},
     "block_load": {"qemu_get_buffer", "bdrv_find", "bdrv_write"},
 }
-_TURNS = {"buffered_rate_tick", "migrate_fd_put_notify", "vmstate_load"}
+LOOP = "migrate_fd_put_ready"
 _LIVE = {"block_load", "ram_load"}
-_POLL = "qemu_paio_error"
+_POLLS = {"qemu_paio_error", "file_errno", "socket_errno", "migrate_fd_wait_for_unfreeze"}
 _WAITING = {
     "qemu_aio_wait",
     "qemu_aio_flush",
@@ -88,17 +91,22 @@ def fold(
     table: CallTable, root: str, number: int = 1, keep: Callable[[Name], bool] = lambda name: True
 ) -> Folded | None:
     """Fold the `number`-th call of a function; None if there is none."""
-    for found, node in enumerate(_calls(table, root, keep), 1):
-        if found == number:
-            buffers: list[Node] = []
-            _take_buffers(node, buffers)
-            for each in buffers:
-                _take_buffers(each, buffers)
-            _fold(node)
-            for each in buffers:
-                _fold(each)
-            return Folded(tuple(_lines(node, 0)), frozenset(each.text() for each in buffers))
-    return None
+    nodes = list(_calls(table, root, keep))
+    if root == LOOP and nodes:
+        return _folded(Node(nodes[0].name, [call for node in nodes for call in node.calls]))
+    return _folded(nodes[number - 1]) if number <= len(nodes) else None
+
+
+def _folded(node: Node) -> Folded:
+    buffers: list[Node] = []
+    _take_buffers(node, buffers)
+    for each in buffers:
+        _take_buffers(each, buffers)
+    for each in (node, *buffers):
+        _fold(each)
+    if node.name[1] == LOOP:
+        node.calls = list({call.text(): call for call in node.calls}.values())
+    return Folded(tuple(_lines(node, 0)), frozenset(each.text() for each in buffers))
 
 
 def _calls(table: CallTable, root: str, keep: Callable[[Name], bool]) -> Iterator[Node]:
@@ -134,9 +142,11 @@ def _take_buffers(node: Node, buffers: list[Node]) -> None:
     for call in node.calls:
         if call.name[1] in _BUFFERS or call.name[1] in _PAGES.get(node.name[1], ()):
             buffers.append(call)
-        else:
-            _take_buffers(call, buffers)
-            rest.append(call)
+            continue
+        if call.name[1] == LOOP:
+            call.calls = []
+        _take_buffers(call, buffers)
+        rest.append(call)
     node.calls = rest
 
 
@@ -144,7 +154,7 @@ def _fold(node: Node) -> None:
     """Rewrite a tree from the leaves up."""
     calls: list[Node] = []
     for call in node.calls:
-        if call.name[1] == _POLL:
+        if call.name[1] in _POLLS and node.name[1] != "tcp_start_outgoing_migration":
             continue
         _fold(call)
         calls += call.calls if call.name[1] in _WAITING else [call]
@@ -152,10 +162,9 @@ def _fold(node: Node) -> None:
 
 
 def _repeats(calls: list[Node], at: int) -> bool:
-    """Whether a turn of the loop is as one before, or work on a cluster as that on the one before."""
+    """Whether a part of a live section is as one before, or work on a cluster as that on the one before."""
     call = calls[at]
-    live = call.name[1] != "vmstate_load" or any(each.name[1] in _LIVE for each in call.calls)
-    if call.name[1] in _TURNS and live:
+    if any(each.name[1] in _LIVE for each in call.calls):
         return call.text() in {earlier.text() for earlier in calls[:at]}
     return call.name[0].startswith("block/") and at > 0 and call.text() == calls[at - 1].text()
 
