@@ -1,6 +1,7 @@
 """The commands of this part: compare, draw, structures, functions; their words and exit statuses."""
 
 import gzip
+import json
 
 import pytest
 
@@ -59,6 +60,16 @@ def test_compare_lists_what_ships_and_what_cannot_be_equal(capsys):
         (["draw", "a01.trace", "-o", "out.gif"], "cannot draw a gif"),
         (["draw", "a01.trace", "-o", "out.svg", "--from", "bdrv_opne2"], "no such call"),
         (["structures", "a01.trace", "--at", "nowhere", "-o", "out.svg"], "no such call"),
+        (["compare", "a01.trace", "-o", "out.gif"], "cannot draw a gif"),
+        (["compare", "a01.trace", "--depth", "2"], "name it: --from FUNC"),
+        (["compare", "a01.trace", "--index", "a01.trace"], "a01.trace is not an index"),
+        (["compare", "a01.trace", "--index", "gone"], "no index at gone"),
+        (["compare", "a01.trace", "--link", "https://example.org", "-o", "out.svg"], "wants {file}"),
+        (["compare", "a01.trace", "--tree", "gone", "-o", "out.svg"], "gone: no such folder"),
+        (["draw", "a01.trace", "-o", "a01.trace/out.svg"], "a01.trace/out.svg cannot be written"),
+        (["graph", "bdrv_open2", "-o", "a01.trace/out.svg"], "a01.trace/out.svg cannot be written"),
+        (["structures", "a01.trace", "--frames", "d"], "no BlockDriverState exists between step 0"),
+        (["structures", "a01.trace", "--frames", "d", "--from", "nowhere"], "no such call"),
         (["structures", "a01.trace", "--step", "0", "-o", "out.svg"], "no BlockDriverState exists at step 0"),
     ],
 )
@@ -66,6 +77,44 @@ def test_wrong_requests_are_explained_in_one_line(trace, arguments, said, capsys
     assert cli.main(arguments) == 1
     error = capsys.readouterr().err
     assert said in error and len(error.splitlines()) == 1
+
+
+def test_compare_without_a_recording_asks_the_source(trace, tmp_path, capsys):
+    assert cli.main(["compare", trace, "-o", "out.json", "--from", "img_create"]) == 0
+    out = capsys.readouterr().out
+    assert "different calls of the trace are in the source of qemu-kvm 0.12.4 (img)" in out
+    assert "traced only" in out and "0.0 %   a fault of the model" in out
+    kinds = {link["kind"] for link in json.loads((tmp_path / "out.json").read_text())["links"]}
+    assert kinds == {"traced and in source", "in source only"}
+
+
+def test_compare_with_a_recording_has_three_witnesses(trace, capsys):
+    assert cli.main(["compare", trace, "--recording", "a01"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("a01_create_raw: equal call for call")
+    assert "traced, in source and recorded" in out and "recorded only" in out
+
+
+def test_compare_exits_1_for_a_call_that_the_source_lacks(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    rows = [(0, "main", "qemu-img.c"), (1, "bdrv_close", "block.c"), (2, "bdrv_opne", "block.c")]
+    text = "".join(f"{depth}\t{function}\t0\t{file}\n" for depth, function, file in rows)
+    (tmp_path / "odd.calls").write_text(text)
+    assert cli.main(["compare", "odd.calls", "-o", "odd.svg"]) == 1
+    out = capsys.readouterr().out
+    assert "main -> bdrv_close   first at line 2" in out
+    assert "bdrv_opne (block.c) is no function of that program" in out
+    assert "#dc2626" in (tmp_path / "odd.svg").read_text()
+
+
+def test_compare_takes_a_trace_that_was_cut(trace, tmp_path, capsys):
+    whole = (tmp_path / trace).read_bytes()
+    (tmp_path / "cut.trace").write_bytes(whole[: len(whole) * 2 // 3])
+    status = cli.main(["compare", "cut.trace"])
+    result = capsys.readouterr()
+    assert "cut.trace" in result.err and "Traceback" not in result.err
+    # What was before the cut is compared; if that is nothing, it is said.
+    assert (status, "are in the source" in result.out) in [(0, True), (1, False)]
 
 
 def test_draw_writes_the_part_asked_for(trace, tmp_path, capsys):
