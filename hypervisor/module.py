@@ -27,7 +27,9 @@ MODULE_INIT_MAX = 3
 
 
 class NotModelled(Struct):
-    """The init function of a device that registers itself but is not modelled: it is never called."""
+    """The init function of a device that is not modelled; `register` makes its name known."""
+
+    register: Callable[[], None] | None = None
 
 
 InitFunction: TypeAlias = "Callable[[], None] | NotModelled"
@@ -42,6 +44,7 @@ class ModuleEntry(Struct):
 
 _init_type_list: list[list[ModuleEntry]] = []
 _constructors: dict[tuple[str, str], Callable[[], None]] = {}
+_names: dict[tuple[str, str], Callable[[], None]] = {}
 
 
 @on_reset
@@ -75,8 +78,9 @@ def register_module_init(fn: InitFunction, type: int) -> None:
 def module_call_init(type: int) -> None:
     """Run the init functions of a type in the order of their registration."""
     for entry in find_type(type):
-        if not isinstance(entry.init, NotModelled) and entry.init is not None:
-            entry.init()
+        function = entry.init.register if isinstance(entry.init, NotModelled) else entry.init
+        if function is not None:
+            function()
 
 
 def block_init(function: Callable[[], None]) -> None:
@@ -94,11 +98,17 @@ def machine_init(function: Callable[[], None]) -> None:
     _module_init(function, MODULE_INIT_MACHINE)
 
 
+def name_only(file: str, function: str, register: Callable[[], None]) -> None:
+    """Have `register` make the names known that an init function would, of which there is no model."""
+    _names[file, function] = register
+
+
 def constructor(file: str, function: str, type: int) -> Callable[[], None]:
     """The constructor of `function` in the C file `file`; one is made if no module brings it."""
     known = _constructors.get((file, function))
     if known is None:
-        known = _make_constructor(file, function, symbol(NotModelled(), function), type)
+        init = NotModelled(register=_names.get((file, function)))
+        known = _make_constructor(file, function, symbol(init, function), type)
     return known
 
 

@@ -175,6 +175,11 @@ def _bios(line: _CommandLine, value: str) -> None:
     state.bios_name = value
 
 
+def _device(line: _CommandLine, value: str) -> None:
+    if qemu_opts_parse(qemu_device_opts, value, "driver") is None:
+        raise SystemExit(1)
+
+
 def _name(line: _CommandLine, value: str) -> None:
     state.qemu_name, comma, rest = value.partition(",")
     if comma and not rest.startswith("process="):
@@ -344,6 +349,7 @@ _OBEY: dict[str, Callable[[_CommandLine, str], None]] = {
     "hdachs": _hdachs,
     "bios": _bios,
     "boot": _boot,
+    "device": _device,
     "snapshot": _snapshot,
     "loadvm": _loadvm,
     "incoming": _incoming,

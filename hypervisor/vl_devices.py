@@ -14,6 +14,7 @@ from typing import Any
 
 from hypervisor.cutils import strstart
 from hypervisor.errors import HypervisorError
+from hypervisor.hw.qdev import qdev_device_add
 from hypervisor.program import on_reset
 from hypervisor.qemu_char import CharDriverState
 from hypervisor.qemu_char_open import (
@@ -172,10 +173,8 @@ def mon_init_func(opts: QemuOpts, opaque: None) -> int:
 
 @traced
 def device_init_func(opts: QemuOpts, opaque: None) -> int:
-    """Refuse a device of -device, or one that -drive if=virtio stands for."""
-    raise HypervisorError(
-        f"the model has no device '{qemu_opt_get(opts, 'driver')}': use -hda or -drive if=ide"
-    )
+    """Make a device of -device, or one that -drive if=virtio stands for; 0 or -1."""
+    return -1 if qdev_device_add(opts) is None else 0
 
 
 _Default = dict[str, int]

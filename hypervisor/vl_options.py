@@ -56,6 +56,7 @@ m|megs|set virtual RAM size to megs MB [default=128]
 name|string|set the name of the guest
 uuid|%08x-%04x-%04x-%04x-%012x|specify machine UUID
 bios|file|a BIOS instead of the built-in one: a file, or 'seabios' for Debian's package of that name
+device|driver[,option[=value]][,...]|add a device; -device ? lists all kinds, most of which have names only
 nographic||disable graphical output and redirect serial I/Os to console
 no-fd-bootchk||disable boot signature checking for floppy disks
 hdachs|c,h,s[,t]|force hard disk 0 physical geometry and the optional BIOS translation (t=none or lba)
@@ -88,7 +89,7 @@ win2k-hack||use it when installing Windows 2000: nothing in the model
 smp|n|set the number of CPUs: the model has one
 """
 _LACKING_WITH = """
-cpu numa k soundhw usbdevice device vga vnc balloon acpitable smbios tftp bootp redir smb netdev bt
+cpu numa k soundhw usbdevice vga vnc balloon acpitable smbios tftp bootp redir smb netdev bt
 kernel append initrd pidfile gdb d option-rom clock startdate rtc icount watchdog
 watchdog-action virtioconsole tb-size chroot runas pcidevice nvram kvm-shadow-memory mem-path
 """

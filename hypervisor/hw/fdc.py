@@ -20,7 +20,7 @@ from hypervisor.block import (
 )
 from hypervisor.block_int import BlockDriverState
 from hypervisor.hw.isa_bus import ISADevice, ISADeviceInfo, isa_create, isa_init_irq, isa_qdev_register
-from hypervisor.hw.qdev import qdev_init
+from hypervisor.hw.qdev import DeviceInfo, qdev_init, qdev_register, system_bus_info
 from hypervisor.hw.qdev_properties import Property, qdev_prop_set_drive
 from hypervisor.module import device_init
 from hypervisor.vl_drive import DriveInfo
@@ -181,8 +181,10 @@ isa_fdc_info = ISADeviceInfo(
 
 @traced
 def fdc_register_devices() -> None:
-    """Register the controller."""
+    """Register the controller; its kinds for other machines have names only."""
     isa_qdev_register(isa_fdc_info)
+    for name in ("sysbus-fdc", "SUNW,fdtwo"):
+        qdev_register(DeviceInfo(name=name, bus_info=system_bus_info))
 
 
 device_init(fdc_register_devices)

@@ -19,6 +19,7 @@ from hypervisor.errors import HypervisorError
 from hypervisor.exec import IO_MEM_ROM, cpu_register_physical_memory, qemu_ram_alloc
 from hypervisor.hw import fw_cfg as fw
 from hypervisor.hw import loader
+from hypervisor.hw import not_modelled as not_modelled
 from hypervisor.hw.fdc import (
     FDRIVE_DRV_120,
     FDRIVE_DRV_144,

@@ -18,7 +18,8 @@ from typing import Any
 
 from hypervisor.errors import HypervisorError
 from hypervisor.hw.qdev_properties import Property, qdev_prop_set_defaults, qdev_prop_set_globals
-from hypervisor.program import on_reset
+from hypervisor.program import linked, on_reset
+from hypervisor.qemu_option import QemuOpts, qemu_opt_get
 from hypervisor.savevm import vmstate_register
 from hypervisor.vl_loop import qemu_register_reset
 from hypervisor.vmstate import VMStateDescription
@@ -159,6 +160,38 @@ def qdev_create(bus: BusState | None, name: str) -> DeviceState:
     bus.children.insert(0, dev)
     dev.state = "DEV_STATE_CREATED"
     return dev
+
+
+@traced
+def qdev_print_devinfo(info: DeviceInfo) -> str:
+    """Describe a kind of device in a line; in C the line is written into the caller's memory."""
+    line = f'name "{info.name}", bus {info.bus_info.name if info.bus_info else ""}'
+    line += f', alias "{info.alias}"' if info.alias else ""
+    line += f', desc "{info.desc}"' if info.desc else ""
+    return line + (", no-user" if info.no_user else "")
+
+
+@traced
+def qdev_device_add(opts: QemuOpts) -> DeviceState | None:
+    """Make a device that -device asks for; `?` lists the kinds, the last registered first."""
+    driver = qemu_opt_get(opts, "driver")
+    if driver is None:
+        linked.qemu_error("-device: no driver specified\n")
+        return None
+    if driver == "?":
+        for info in device_infos():
+            linked.qemu_error("%s\n", qdev_print_devinfo(info))
+        return None
+    found = qdev_find_info(None, driver)
+    if found is None:
+        linked.qemu_error("The %s device has not been found\n", driver)
+        return None
+    if found.no_user:
+        linked.qemu_error('device "%s" can\'t be added via command line\n', found.name)
+        return None
+    raise HypervisorError(
+        f"the model makes no '{driver}' by -device: disks by -hda or -drive if=ide, ports by -serial"
+    )
 
 
 @traced
