@@ -21,6 +21,7 @@ import sys
 import time
 from typing import Any
 
+from hypervisor import icount
 from hypervisor.aio import qemu_aio_set_fd_handler
 from hypervisor.block.bdrv_aio import qemu_aio_get, qemu_aio_release
 from hypervisor.block_int import AIOPool, BlockDriverCompletionFunc, BlockDriverState
@@ -57,6 +58,7 @@ def qemu_paio_submit(aiocb: qemu_paiocb) -> None:
     pool.request_list.append(aiocb)
     mutex_unlock(lock)
     cond_signal(cond)
+    icount.settle()
 
 
 @traced

@@ -23,6 +23,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from hypervisor import icount
 from hypervisor.block_int import BlockDriverAIOCB
 from hypervisor.compatfd import notify
 from hypervisor.cutils import iovec, qemu_fdatasync
@@ -41,6 +42,7 @@ QEMU_AIO_TYPE_MASK = QEMU_AIO_READ | QEMU_AIO_WRITE | QEMU_AIO_IOCTL | QEMU_AIO_
 QEMU_AIO_MISALIGNED = 0x1000
 
 IDLE_SECONDS = 10
+_FOREVER = threading.TIMEOUT_MAX
 STOP_SECONDS = 5
 """How long the end of a program waits for a read or write that hangs in the kernel."""
 
@@ -148,7 +150,9 @@ def mutex_unlock(mutex: threading.Lock) -> None:
 @traced
 def cond_timedwait(cond: _Cond, mutex: threading.Lock, ts: float) -> int:
     """Wait, the lock given up meanwhile, for a signal (0) or the time `ts` (ETIMEDOUT)."""
-    signalled = pool.stopping or cond.wait(mutex, ts - time.time())
+    # Counted time stands while a worker waits: then it waits for ever.
+    seconds = _FOREVER if icount.enabled() else ts - time.time()
+    signalled = pool.stopping or cond.wait(mutex, seconds)
     if pool.stopping:
         raise _Stop
     return 0 if signalled else errno.ETIMEDOUT
@@ -285,7 +289,7 @@ def aio_thread(unused: None) -> None:
     """A worker: take requests until none has come for ten seconds."""
     while True:
         ret = 0
-        ts = int(time.time()) + IDLE_SECONDS
+        ts = icount.time_ns() // 1_000_000_000 + IDLE_SECONDS
         mutex_lock(lock)
         while not pool.request_list and ret != errno.ETIMEDOUT:
             ret = cond_timedwait(cond, lock, ts)

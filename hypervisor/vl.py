@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from hypervisor import kvm_all, monitor
+from hypervisor import icount, kvm_all, monitor
 from hypervisor import vl_drive as drive
 from hypervisor import vl_options as options
 from hypervisor import vl_timers as timers
@@ -81,6 +81,7 @@ C_FILE = "vl.c"
 __all__ = ["main", "main_loop_wait", "qemu_get_clock", "qemu_notify_event", "qemu_set_fd_handler2"]
 
 _MAX_RAM = 4095 << 20
+_MAX_ICOUNT_SHIFT = 10
 _MIN_RAM = 2 << 20
 _IGNORED = frozenset(("no-kvm-pit-reinjection", "L", "no-acpi", "no-hpet", "win2k-hack"))
 _DEFAULTS = ("serial", "parallel", "monitor", "floppy", "cdrom", "sdcard", "vga")
@@ -282,6 +283,13 @@ def _set(**values: Any) -> Callable[[_CommandLine, str], None]:
     return obey
 
 
+def _icount(line: _CommandLine, value: str) -> None:
+    shift = icount.AUTO_SHIFT if value == "auto" else strtoll(value)[0]
+    if not 0 <= shift <= _MAX_ICOUNT_SHIFT:
+        raise HypervisorError(f"-icount {value}: an instruction takes 2^0 to 2^{_MAX_ICOUNT_SHIFT} ns")
+    icount.start(shift)
+
+
 def _set_kvm(**values: int) -> Callable[[_CommandLine, str], None]:
     def obey(line: _CommandLine, value: str) -> None:
         for name, number in values.items():
@@ -371,6 +379,7 @@ _OBEY: dict[str, Callable[[_CommandLine, str], None]] = {
     "echr": _echr,
     "smp": _smp,
     "nodefaults": _nodefaults,
+    "icount": _icount,
     "enable-kvm": _set_kvm(kvm_allowed=1),
     "no-kvm": _set_kvm(kvm_allowed=0),
     "no-kvm-irqchip": _set_kvm(kvm_irqchip=0, kvm_pit=0),
@@ -419,6 +428,8 @@ def _choose_accelerator() -> None:
     if kvm_all.kvm_enabled():
         from hypervisor.qemu_kvm import kvm_init
 
+        if icount.enabled():
+            raise HypervisorError("under KVM nobody counts instructions: use -icount or -enable-kvm")
         if kvm_init(1) < 0:
             print("Could not initialize KVM, will disable KVM support", file=sys.stderr)
             kvm_all.kvm_allowed = 0

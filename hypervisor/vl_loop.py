@@ -21,6 +21,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hypervisor import cpu_exec as cpu
+from hypervisor import icount
 from hypervisor import vl_timers as timers
 from hypervisor.cpu_exec import CPUState
 from hypervisor.kvm_all import kvm_enabled
@@ -369,15 +370,18 @@ def vm_can_run() -> int:
     return int(not (state.powerdown_requested or state.reset_requested or state.shutdown_requested))
 
 
-def _select(rfds: list[int], wfds: list[int], timeout: float) -> tuple[set[int], set[int]]:
+def _select(rfds: list[int], wfds: list[int], milliseconds: int) -> tuple[set[int], set[int]]:
     """select() that the alarm, too, brings back; the vCPU thread may have the machine meanwhile."""
     from hypervisor.qemu_kvm import qemu_mutex_lock_iothread, qemu_mutex_unlock_iothread, ring
 
     qemu_mutex_unlock_iothread()
+    wait = timers._until_alarm(milliseconds * 1_000_000)
     try:
-        readable, writable, _ = select.select(rfds, wfds, [], timers._alarm_seconds(timeout))
+        readable, writable, _ = select.select(rfds, wfds, [], wait / 1e9)
     except OSError:
         readable, writable = [], []
+    if icount.enabled() and not readable and not writable:
+        icount.pass_by(wait)
     qemu_mutex_lock_iothread()
     try:
         if timers._alarm_due():
@@ -417,7 +421,7 @@ def main_loop_wait(timeout: int) -> None:
         for ioh in watched
         if ioh.fd_read and (ioh.fd_read_poll is None or ioh.fd_read_poll(ioh.opaque) != 0)
     ]
-    readable, writable = _select(rfds, [ioh.fd for ioh in watched if ioh.fd_write], timeout / 1000)
+    readable, writable = _select(rfds, [ioh.fd for ioh in watched if ioh.fd_write], timeout)
     if readable or writable:
         for ioh in _handlers():
             if not ioh.deleted and ioh.fd_read and ioh.fd in readable:

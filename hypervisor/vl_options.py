@@ -86,11 +86,12 @@ L|path|set the directory for the BIOS, VGA BIOS and keymaps: the model's BIOS is
 no-acpi||disable ACPI: the model has none
 no-hpet||disable HPET: the model has none
 win2k-hack||use it when installing Windows 2000: nothing in the model
+icount|[N|auto]|time by counting instructions, 2^N ns each (auto: 2^3): a run repeats exactly
 smp|n|set the number of CPUs: the model has one
 """
 _LACKING_WITH = """
 cpu numa k soundhw usbdevice vga vnc balloon acpitable smbios tftp bootp redir smb netdev bt
-kernel append initrd pidfile gdb d option-rom clock startdate rtc icount watchdog
+kernel append initrd pidfile gdb d option-rom clock startdate rtc watchdog
 watchdog-action virtioconsole tb-size chroot runas pcidevice nvram kvm-shadow-memory mem-path
 """
 _LACKING_WITHOUT = """

@@ -19,8 +19,10 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from hypervisor import icount
 from hypervisor.kvm_all import kvm_enabled
 from hypervisor.program import on_exit, on_reset
+from hypervisor.vl_state import state
 from tracer import Struct, symbol, traced
 
 if TYPE_CHECKING:
@@ -105,7 +107,14 @@ def _close_event_pipe() -> None:
 @traced
 def get_clock_realtime() -> int:
     """Nanoseconds since 1970, in whole microseconds."""
-    return time.time_ns() // 1000 * 1000
+    return icount.time_ns() // 1000 * 1000
+
+
+@traced
+def qemu_get_timedate(offset: int) -> time.struct_time:
+    """The host's date and time in UTC, or local time if the guest's clock shows that, `offset` seconds on."""
+    seconds = icount.time_ns() // 1_000_000_000 + offset
+    return time.gmtime(seconds) if state.rtc_utc else time.localtime(seconds)
 
 
 @traced
@@ -116,18 +125,26 @@ def init_get_clock() -> None:
 @traced
 def get_clock() -> int:
     """Nanoseconds of the host's monotonic clock."""
-    return time.monotonic_ns()
+    return icount.monotonic_ns()
 
 
 @traced(file="cpu-all.h")
 def cpu_get_real_ticks() -> int:
     """The host's cycle counter; a monotonic count stands in for it."""
-    return time.perf_counter_ns()
+    return icount.now() if icount.enabled() else time.perf_counter_ns()
+
+
+@traced
+def cpu_get_icount() -> int:
+    """The guest's time by its instructions; as `cpu_get_clock` it stands while the machine is stopped."""
+    return timers_state.cpu_clock_offset + (icount.now() if timers_state.cpu_ticks_enabled else 0)
 
 
 @traced
 def cpu_get_ticks() -> int:
     """The guest's cycle counter, standing while the machine is stopped."""
+    if icount.enabled():
+        return cpu_get_icount()
     if not timers_state.cpu_ticks_enabled:
         return timers_state.cpu_ticks_offset
     ticks = cpu_get_real_ticks()
@@ -182,7 +199,7 @@ def qemu_get_clock(clock: QEMUClock) -> int:
     if clock.type == QEMU_CLOCK_REALTIME:
         return get_clock() // 1_000_000
     if clock.type == QEMU_CLOCK_VIRTUAL:
-        return cpu_get_clock()
+        return cpu_get_icount() if icount.enabled() else cpu_get_clock()
     return get_clock_realtime()
 
 
@@ -294,7 +311,7 @@ def dynticks_rearm_timer(t: QemuAlarmTimer) -> None:
     """Set the alarm to the next timer, unless it stands there already or no timer is pending."""
     if not any(active_timers):
         return
-    now = time.monotonic_ns()
+    now = icount.monotonic_ns()
     deadline = now + qemu_next_deadline_dyntick() * 1000
     if t.deadline is None or t.deadline > deadline or t.deadline <= now:
         t.deadline = deadline
@@ -429,15 +446,15 @@ def _take_pending_alarm() -> bool:
 
 def _alarm_due() -> bool:
     deadline = alarm_timer.deadline if alarm_timer is not None else None
-    return deadline is not None and time.monotonic_ns() >= deadline
+    return deadline is not None and icount.monotonic_ns() >= deadline
 
 
-def _alarm_seconds(limit: float) -> float:
-    """`limit`, or the time until the alarm if that is sooner."""
+def _until_alarm(limit: int) -> int:
+    """`limit`, or the nanoseconds until the alarm if these are fewer."""
     deadline = alarm_timer.deadline if alarm_timer is not None else None
     if deadline is None:
         return limit
-    return min(limit, max(deadline - time.monotonic_ns(), 0) / 1e9)
+    return min(limit, max(deadline - icount.monotonic_ns(), 0))
 
 
 def _wake() -> None:
@@ -450,4 +467,4 @@ def _wake() -> None:
 def _guest_seconds() -> float:
     """The guest's time without a trace of asking; for the BIOS clock."""
     offset = timers_state.cpu_clock_offset
-    return (offset + (time.monotonic_ns() if timers_state.cpu_ticks_enabled else 0)) / 1e9
+    return (offset + (icount.monotonic_ns() if timers_state.cpu_ticks_enabled else 0)) / 1e9

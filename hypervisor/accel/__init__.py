@@ -182,7 +182,12 @@ def make_accel(name: str = "unicorn") -> Accel:
         from hypervisor.accel.kvm_accel import KvmAccel
 
         return KvmAccel()
+    from hypervisor import icount
+    from hypervisor.accel.no_tsc import hide_time_stamp_counter
     from hypervisor.accel.unicorn_accel import UnicornAccel
 
     assert name == "unicorn"
-    return UnicornAccel()
+    accel = UnicornAccel()
+    if icount.enabled():
+        hide_time_stamp_counter(accel._uc)
+    return accel

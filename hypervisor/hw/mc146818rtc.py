@@ -8,7 +8,6 @@ The guest writes an index to port 70h and reads or writes that byte at port 71h.
 
 from __future__ import annotations
 
-import time
 from dataclasses import field
 
 from hypervisor.hw.irq import IRQState, qemu_irq_lower, qemu_irq_raise
@@ -20,12 +19,12 @@ from hypervisor.module import device_init
 from hypervisor.savevm import vmstate_register
 from hypervisor.trace_io import traced_io
 from hypervisor.vl_loop import qemu_register_reset
-from hypervisor.vl_state import state
 from hypervisor.vl_timers import (
     QEMUTimer,
     host_clock,
     qemu_del_timer,
     qemu_get_clock,
+    qemu_get_timedate,
     qemu_mod_timer,
     qemu_new_timer,
 )
@@ -285,7 +284,7 @@ def rtc_set_date(s: RTCState, tm: tm) -> None:
 @traced
 def rtc_set_date_from_host(s: RTCState) -> None:
     """Set the time to the host's, in UTC unless told otherwise."""
-    now = time.gmtime() if state.rtc_utc else time.localtime()
+    now = qemu_get_timedate(0)
     date = tm(tm_sec=now.tm_sec, tm_min=now.tm_min, tm_hour=now.tm_hour, tm_wday=(now.tm_wday + 1) % 7)
     date.tm_mday, date.tm_mon, date.tm_year = now.tm_mday, now.tm_mon - 1, now.tm_year - 1900
     rtc_set_date(s, date)
