@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from studykvm.coursework import judge_calls, judge_values
+from studykvm.coursework import judge_calls, judge_values, judge_words
 from studykvm.coursework.answers import BadAnswer
 from studykvm.coursework.questions import Question
 from studykvm.coursework.verdict import Part, Verdict
@@ -26,6 +26,9 @@ KINDS: dict[str, Callable[[dict[str, Any], Any], list[Part]]] = {
     "counts": judge_values.counts,
     "choice": judge_values.choice,
     "command": judge_values.command,
+    "placed": judge_words.placed,
+    "programs": judge_words.programs,
+    "measured": judge_words.measured,
 }
 
 
@@ -36,7 +39,7 @@ def judge(question: Question, answer: Any) -> Verdict:
     if answer is ... or answer is None or (isinstance(answer, str) and answer.strip() in ("", "...")):
         return Verdict(question.id, [Part(None, f"an answer looks like this: {question.form}")])
     try:
-        return Verdict(question.id, KINDS[question.kind](question.spec, answer))
+        return Verdict(question.id, KINDS[question.kind](question.spec | {"name": question.id}, answer))
     except BadAnswer as wrong:
         return Verdict(
             question.id, [Part(False, str(wrong)), Part(None, f"a form that fits: {question.form}")]

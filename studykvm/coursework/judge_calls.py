@@ -96,7 +96,7 @@ def _truth_set(spec: dict[str, Any]) -> tuple[set[tuple[str, str]], str]:
         return below, calls.label
     found = set()
     for at in calls.lines(_named(spec["callers_in"])):
-        if calls.parents[at] >= 0:
+        if calls.sure(at):
             found.add(calls.name(calls.parents[at]))
     return found, calls.label
 
@@ -235,7 +235,8 @@ def _nested(calls: Calls, named: list[Name]) -> list[int]:
             chain.append(up)
             up = calls.parents[up]
         else:
-            return chain[::-1]
+            if all(calls.sure(one) for one in chain[:-1]):
+                return chain[::-1]
     return []
 
 
@@ -304,7 +305,7 @@ def _order_of(calls: Calls, spec: dict[str, Any]) -> list[tuple[str, str]]:
     parent = calls.numbers(_named(spec["sequence_of"]))
     found = []
     for at, up in enumerate(calls.parents):
-        if up >= 0 and calls.table.function[up] in parent:
+        if up >= 0 and calls.table.function[up] in parent and calls.sure(at):
             name = calls.name(at)
             if name[1].endswith(spec.get("suffix", "")) and name not in found:
                 found.append(name)

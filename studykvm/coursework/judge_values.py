@@ -54,9 +54,9 @@ def _value(key: str, given: Any, seen: scenes.Seen) -> Part:
             hint = ": it is another negative number"
         elif true and (read == true * 512 or read * 512 == true):
             hint = ": sectors and bytes are taken for each other"
-        elif abs(read - true) <= 1:
+        elif abs(read - true) <= 1 and not isinstance(given, bool):
             hint = ": it is near"
-        else:
+        elif not isinstance(given, bool):
             hint = ": it is more" if true > read else ": it is less"
     elif true is None:
         hint = ": it is a pointer; think of where it points"

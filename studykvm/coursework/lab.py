@@ -4,6 +4,7 @@
 - `show("calls.svg")`: a picture, in the notebook; in a terminal its name
 - `picture("draw boot.trace --from main", "calls.svg")`: both at once
 - `bars({"new": 120, ...})`: sizes as bars, drawn in text
+- `stacks({"classic": ["guest", "VMM", "hardware"]})`: what stands on what, as a picture
 - `recorded("d01", 1455, 1470)`: lines of a recording of the real program
 """
 
@@ -110,6 +111,28 @@ def bars(sizes: Mapping[str, int], width: int = 50) -> None:
     for name, value in sizes.items():
         bar = "█" * max(round(width * value / most), int(value > 0))
         print(f"{name:<{words}}  {bar:<{width}} {value:>{4 if most < 1000 else 14},}")
+
+
+def stacks(piles: Mapping[str, Sequence[str]], name: str = "stacks.svg") -> None:
+    """Draw what stands on what, the lowest last, one pile beside the other; and show it."""
+    from html import escape
+
+    wide, high, gap = 150, 34, 24
+    width = gap + len(piles) * (wide + gap)
+    height = gap + (max(map(len, piles.values())) + 1) * high
+    font = 'font-family="sans-serif" text-anchor="middle"'
+    out = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" {font}>']
+    for column, (title, pile) in enumerate(piles.items()):
+        x = gap + column * (wide + gap)
+        middle, bottom = x + wide / 2, height - high
+        for row, text in enumerate(reversed(pile), 1):
+            y = bottom - row * high
+            fill = "#e8e8e8" if row == 1 else "#d7e3f4"
+            out.append(f'<rect x="{x}" y="{y}" width="{wide}" height="{high}" fill="{fill}" stroke="#456"/>')
+            out.append(f'<text x="{middle}" y="{y + 21}" font-size="12">{escape(text)}</text>')
+        out.append(f'<text x="{middle}" y="{bottom + 22}" font-size="13">{escape(title)}</text>')
+    Path(name).write_text("\n".join([*out, "</svg>"]), "utf-8")
+    show(name)
 
 
 def recorded(name: str, first: int, last: int) -> None:

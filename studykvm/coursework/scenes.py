@@ -184,6 +184,29 @@ def _dirty_bitmap() -> dict[str, Seen]:
         return {"bits": Seen(bits, "bits in dirty_bitmap after writes to sectors 0, 100, 2047, 2048, 9000")}
 
 
+def _this_machine() -> dict[str, Seen]:
+    """What the processor and the kernel offer, as /proc and /dev tell."""
+    flags: set[str] = set()
+    with contextlib.suppress(OSError), open("/proc/cpuinfo") as cpuinfo:
+        flags = next((set(line.split()) for line in cpuinfo if line.startswith("flags")), set())
+    flag = next((one for one in ("vmx", "svm") if one in flags), "none")
+    return {
+        "flag": Seen(flag, "the flags of the first processor in /proc/cpuinfo"),
+        "/dev/kvm": Seen(int(os.path.exists("/dev/kvm")), "whether /dev/kvm is there"),
+        "inside a machine": Seen(int("hypervisor" in flags), "the flag hypervisor in /proc/cpuinfo"),
+    }
+
+
+def _first_boot() -> dict[str, Seen]:
+    """The first request of a running machine: what its BIOS reads of the disk."""
+    started = next(_boot().calls(function="vm_start"))
+    first = next(call for call in _boot().calls(function="bdrv_aio_readv") if call.step > started.step)
+    return {
+        "sector": Seen(first.args["sector_num"], f"bdrv_aio_readv in step {first.step} of a boot"),
+        "sectors": Seen(first.args["nb_sectors"], f"bdrv_aio_readv in step {first.step} of a boot"),
+    }
+
+
 SCENES: dict[str, Callable[[], dict[str, Seen]]] = {
     "request errors": _request_errors,
     "qcow_open": _qcow_open,
@@ -191,6 +214,8 @@ SCENES: dict[str, Callable[[], dict[str, Seen]]] = {
     "qcow sizes": lambda: _overlay_sizes("qcow"),
     "qcow2 sizes": lambda: _overlay_sizes("qcow2"),
     "dirty bitmap": _dirty_bitmap,
+    "this machine": _this_machine,
+    "first boot": _first_boot,
 }
 
 

@@ -5,7 +5,10 @@
 - `Source()`: the index of the real source: `known(name)`, `edge(a, b)`, `callers(name)`
 - `Name(file, name)`: a function, `file` empty when a student left it out; `matches`
 
-Signal handlers stand in a recording under whatever they interrupted; they are left out of `children`.
+A line stands under the nearest line above it that was recorded, which is not always who called it: signal
+handlers stand under what they interrupted, generated code is invisible, and from the third main_loop_wait on
+a recording of the emulator leaves most functions out. `Calls.sure` tells; where it is not sure, the source
+must have the call, too.
 """
 
 from __future__ import annotations
@@ -44,6 +47,14 @@ class Name(NamedTuple):
         return self.file in ("", file) or file.endswith("/" + self.file)
 
 
+def _complete(calls: Calls) -> int:
+    """The line up to which every function is recorded."""
+    if calls.label[0] not in "de":
+        return len(calls.parents)
+    turns = calls.lines(Name("vl.c", "main_loop_wait"))
+    return turns[2] if len(turns) > 2 else len(calls.parents)
+
+
 class Calls:
     """The calls of one run of the real program.
 
@@ -68,6 +79,23 @@ class Calls:
         self._lines: dict[int, list[int]] = {}
         for at, number in enumerate(table.function):
             self._lines.setdefault(number, []).append(at)
+        self._complete = _complete(self)
+        self._known: dict[tuple[int, int], bool] = {}
+
+    def sure(self, at: int) -> bool:
+        """Whether the function in a line was called by the one it stands under."""
+        up = self.parents[at]
+        if up < 0:
+            return False
+        (by, caller), (file, name) = self.name(up), self.name(at)
+        if name in _HANDLERS or (caller == "cpu_x86_exec" and name.startswith(("helper_", "__"))):
+            return False
+        if at < self._complete:
+            return True
+        key = (self.table.function[up], self.table.function[at])
+        if key not in self._known:
+            self._known[key] = source().edge(Name(by, caller), Name(file, name)) is not None
+        return self._known[key]
 
     def name(self, at: int) -> tuple[str, str]:
         """C file and name of the function called in a line."""
@@ -85,7 +113,7 @@ class Calls:
         """The first line in which `caller` itself calls `callee`."""
         callers, function = self.numbers(caller), self.table.function
         for at in self.lines(callee):
-            if self.parents[at] >= 0 and function[self.parents[at]] in callers:
+            if self.parents[at] >= 0 and function[self.parents[at]] in callers and self.sure(at):
                 return at
         return None
 
@@ -119,8 +147,8 @@ class Calls:
             if self.table.depth[below] <= depth:
                 break
             if self.parents[below] == at:
-                file, name = self.name(below)
-                if name not in _HANDLERS and (helpers or file not in _HELPERS):
+                file, _ = self.name(below)
+                if self.sure(below) and (helpers or file not in _HELPERS):
                     out.append(below)
         return out
 

@@ -51,7 +51,8 @@ def test_it_opens_with_the_question_and_asks_before_it_shows(source):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
-def test_it_runs_whole_and_has_pictures(source, tmp_path):
+def test_it_runs_whole_and_has_pictures(source, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(FOLDER.parent))
     nbformat = pytest.importorskip("nbformat", reason="pip install 'studykvm[notebooks]'")
     nbclient = pytest.importorskip("nbclient", reason="pip install 'studykvm[notebooks]'")
     pytest.importorskip("ipykernel", reason="pip install 'studykvm[notebooks]'")
