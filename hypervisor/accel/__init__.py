@@ -187,7 +187,7 @@ def make_accel(name: str = "unicorn") -> Accel:
     from hypervisor.accel.unicorn_accel import UnicornAccel
 
     assert name == "unicorn"
-    accel = UnicornAccel()
+    accel = UnicornAccel(exact=icount.enabled())
     if icount.enabled():
         hide_time_stamp_counter(accel._uc)
     return accel
