@@ -5,7 +5,7 @@ In the order in which a file goes through them:
     profile, builtin, locate    what to read, with which arguments
     clang, parse, precompiled   libclang; parsing, ahead of time where it is safe
     tree, places, symbols       one declaration's nodes; where they stand; what they name
-    walk, bodies, initialisers  a translation unit's facts
+    walk, bodies, values, initialisers  a translation unit's facts
     facts, merge                their form; all units as one body
     flow, resolve               where function values go; calls to edges with evidence
     store, build, spread        the SQLite file; making and renewing it, in several processes

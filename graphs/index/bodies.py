@@ -1,7 +1,7 @@
 """Function bodies and initialisers to facts: calls, flows of function values, references.
 
-One pass over the nodes of a declaration, outermost first, then the few nodes that carry values are evaluated:
-`Body._values` answers which symbols the value of an expression may come from.
+One pass over the nodes of a declaration, outermost first, then the few nodes that act. Which symbols a value
+may come from is answered by `values.Values`.
 
 - `Body.function(number, symbol)`: the body in the tree belongs to that function.
 - `Body.variable(symbol)`: the tree is a variable at file scope with its initialiser.
@@ -9,7 +9,6 @@ One pass over the nodes of a declaration, outermost first, then the few nodes th
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable
 
 from graphs.index import clang
@@ -17,20 +16,16 @@ from graphs.index.clang import (
     K_BINARY,
     K_CALL,
     K_CASE,
-    K_CAST,
     K_COMPOUND,
     K_COMPOUND_ASSIGN,
     K_COMPOUND_LITERAL,
-    K_CONDITIONAL,
     K_DECLREF,
     K_DEFAULT,
-    K_GENERIC,
     K_INITLIST,
     K_MEMBER,
     K_MEMBERREF,
     K_PAREN,
     K_RETURN,
-    K_STMTEXPR,
     K_STRUCT,
     K_SUBSCRIPT,
     K_SWITCH,
@@ -43,7 +38,6 @@ from graphs.index.clang import (
 )
 from graphs.index.facts import (
     ADDRESS,
-    ALIASED,
     ASSIGNED,
     CALL,
     INITIALISED,
@@ -58,28 +52,18 @@ from graphs.index.initialisers import Initialisers
 from graphs.index.places import Places
 from graphs.index.symbols import CONSTANT, FIELD, FUNCTION, LOCAL, PARAMETER, Symbol, Symbols
 from graphs.index.tree import Tree
+from graphs.index.values import Values
 
-_WRAPPERS = frozenset({K_UNEXPOSED, K_PAREN, K_CAST})
 
-
-class Body:
+class Body(Values):
     """Facts of the declarations of one translation unit."""
 
     def __init__(self, unit: Unit, tree: Tree, symbols: Symbols, places: Places) -> None:
-        self.unit = unit
-        self.tree = tree
-        self.symbols = symbols
-        self.places = places
-        self.lib = clang.library()
+        super().__init__(unit, tree, symbols, places)
         self.locate = self.lib.getCursorLocation
         self.initialisers = Initialisers(self)
         self.local_records: list[Cursor] = []
-        self.caller = -1
-        self.owner: Symbol | None = None
-        self.taken: list[int] = []
         self.callees: dict[int, int] = {}
-        self.symbol_at: dict[int, Symbol] = {}
-        self.site_at: dict[int, int] = {}
 
     def function(self, number: int, symbol: Symbol) -> None:
         """Take the facts of the function whose tree was read."""
@@ -166,7 +150,7 @@ class Body:
             if kind == K_PAREN:
                 i = up
             elif kind == K_BINARY:
-                if tree.children[up][0] == i and self._operator(up) == clang.OP_ASSIGN:
+                if tree.children[up][0] == i and self.operator(up) == clang.OP_ASSIGN:
                     return WRITE
                 return READ
             elif kind == K_COMPOUND_ASSIGN:
@@ -186,10 +170,6 @@ class Body:
             else:
                 return READ
 
-    def _operator(self, i: int) -> int:
-        operator: int = self.lib.getCursorBinaryOperatorKind(self.tree.cursor[i])
-        return operator
-
     # -- calls
     # --------------------------------------------------------------------------------------------------
 
@@ -197,37 +177,14 @@ class Body:
         children = self.tree.children[i]
         if not children:
             return
-        n = self._strip(children[0])
+        n = self.strip(children[0])
         if self.tree.kind[n] == K_DECLREF:
             self.callees[n] = i
         self.site_at[i] = n
 
-    def _strip(self, i: int) -> int:
-        """The node inside parentheses, casts, and the * and & that mean nothing on functions."""
-        tree = self.tree
-        while True:
-            kind = tree.kind[i]
-            if kind == K_GENERIC and (chosen := self._chosen(i)):
-                i = chosen
-                continue
-            if kind not in _WRAPPERS and kind != K_UNARY:
-                return i
-            children = tree.children[i]
-            if not children or (kind == K_UNEXPOSED and len(children) > 1):
-                return i
-            i = children[-1]
-
-    def _chosen(self, i: int) -> int:
-        """The association of a generic selection that has the selection's type; 0 if unsure."""
-        tree = self.tree
-        values = [child for child in tree.children[i][1:] if tree.kind[child] >= 100]
-        fitting = [child for child in values if self._type(child) == self._type(i)]
-        return fitting[0] if len(fitting) == 1 else 0
-
-    def _type(self, i: int) -> int:
-        """The canonical type of a node, by its address."""
-        found: int = self.lib.getCanonicalType(self.lib.getCursorType(self.tree.cursor[i])).d0
-        return found
+    def indirect(self, i: int) -> None:
+        """Take a call through a pointer before its turn."""
+        self._call(i)
 
     def _call(self, i: int) -> None:
         callee = self.site_at.get(i)
@@ -250,20 +207,20 @@ class Body:
         carriers = self.symbols.shaped(symbol).carriers or ()
         for position in carriers:
             if position < len(arguments):
-                self._flow(f"p:{symbol.key}:{position}", arguments[position], PASSED, where)
+                self.flow(f"p:{symbol.key}:{position}", arguments[position], PASSED, where)
         if symbol.variadic or symbol.old or (not carriers and self.taken):
             for position in range(symbol.fixed, len(arguments)):
-                if self._may_carry(arguments[position]):
+                if self.may_carry(arguments[position]):
                     key = f"a:{symbol.key}" if symbol.variadic else f"p:{symbol.key}:{position}"
-                    self._flow(key, arguments[position], PASSED, where)
+                    self.flow(key, arguments[position], PASSED, where)
         elif self.taken:
             for position, argument in enumerate(arguments):
-                if position not in carriers and self._holds_function(argument):
-                    self._flow(f"p:{symbol.key}:{position}", argument, PASSED, where)
+                if position not in carriers and self.holds_function(argument):
+                    self.flow(f"p:{symbol.key}:{position}", argument, PASSED, where)
 
     def _indirect(self, i: int, callee: int, symbol: Symbol | None, arguments: list[int], where: int) -> None:
         lib = self.lib
-        sources = self._values(self.tree.children[i][0])
+        sources = self.values(self.tree.children[i][0])
         kind, label = self._describe(callee, symbol)
         function = self.symbols.function_type(lib.getCursorType(self.tree.cursor[self.tree.children[i][0]]))
         signature, spelled = "", ""
@@ -272,7 +229,7 @@ class Body:
             spelled = clang.text(lib.getTypeSpelling(function))
         passed = []
         for position, argument in enumerate(arguments):
-            values = self._values(argument)
+            values = self.values(argument)
             if values:
                 passed.append([position, values])
         result = self.symbols.number(self._result_key(where))
@@ -287,7 +244,7 @@ class Body:
     def _describe(self, callee: int, symbol: Symbol | None) -> tuple[int, str]:
         kind = self.tree.kind[callee]
         if kind == K_SUBSCRIPT:
-            base = self._strip(self.tree.children[callee][0])
+            base = self.strip(self.tree.children[callee][0])
             inner = self.symbol_at.get(base)
             return 3, inner.key if inner else ""
         if symbol is not None:
@@ -298,159 +255,27 @@ class Body:
             return 1, symbol.key
         return (4 if kind == K_CALL else 5), ""
 
-    # -- values
-    # -------------------------------------------------------------------------------------------------
-
-    def _holds_function(self, i: int) -> bool:
-        """Whether a function's name stands below node `i`, other than to be called."""
-        if not self.taken:
-            return False
-        position = bisect_left(self.taken, i)
-        return position < len(self.taken) and self.taken[position] < self._end(i)
-
-    def _end(self, i: int) -> int:
-        """The first node after the subtree of `i`."""
-        children = self.tree.children
-        while children[i]:
-            i = children[i][-1]
-        return i + 1
-
-    def _may_carry(self, i: int) -> bool:
-        if self._holds_function(i):
-            return True
-        symbol = self.symbol_at.get(self._strip(i))
-        return symbol is not None and symbol.carrier in ("f", "a")
-
-    def _values(self, i: int) -> list[int]:
-        """Numbers of the symbols that the value of node `i` may come from."""
-        tree = self.tree
-        kind = tree.kind[i]
-        if kind in (K_DECLREF, K_MEMBER):
-            return self._named(i)
-        children = tree.children[i]
-        if kind == K_CALL:
-            return self._returned(i)
-        if not children:
-            return []
-        if kind in (K_CAST, K_PAREN):
-            return self._values(children[-1])
-        if kind == K_UNEXPOSED:
-            if len(children) == 1:
-                return self._va_arg(i) or self._values(children[0])
-            return [v for child in children if tree.kind[child] >= 100 for v in self._values(child)]
-        if kind == K_SUBSCRIPT:
-            return self._values(children[0]) or self._values(children[-1])
-        if kind == K_COMPOUND_LITERAL:
-            return self._listed(i)
-        if kind == K_UNARY:
-            return self._values(children[0])
-        if kind == K_CONDITIONAL:
-            return [v for child in children[1:] for v in self._values(child)]
-        if kind == K_BINARY:
-            operator = self._operator(i)
-            if operator in (clang.OP_ASSIGN, clang.OP_COMMA):
-                return self._values(children[-1])
-            return [v for child in children for v in self._values(child)] if operator in (6, 7) else []
-        if kind == K_STMTEXPR:
-            block = tree.children[children[0]]
-            return self._values(block[-1]) if block else []
-        if kind == K_GENERIC:
-            chosen = self._chosen(i)
-            if chosen:
-                return self._values(chosen)
-            return [v for child in children[1:] if tree.kind[child] >= 100 for v in self._values(child)]
-        return []
-
-    def _listed(self, i: int) -> list[int]:
-        """Values in a compound literal that is a pointer or an array; structs have fields instead."""
-        if not self.symbols.carrier(self.lib.getCursorType(self.tree.cursor[i])):
-            return []
-        below = [self.tree.children[i][-1]]
-        out: list[int] = []
-        while below:
-            node = below.pop()
-            if self.tree.kind[node] == K_INITLIST:
-                below += reversed(self.tree.children[node] or [])
-            else:
-                out += self._values(node)
-        return out
-
-    def _named(self, i: int) -> list[int]:
-        symbol = self.symbol_at.get(i)
-        if symbol is None or symbol.number < 0 or not symbol.carrier:
-            return []
-        return [symbol.number]
-
-    def _returned(self, i: int) -> list[int]:
-        callee = self.site_at.get(i)
-        if callee is None:
-            return []
-        if callee < -1:
-            return [-callee - 2]
-        symbol = self.symbol_at.get(callee)
-        if symbol is not None and symbol.kind == FUNCTION:
-            return [self.symbols.number(f"r:{symbol.key}")] if self.symbols.shaped(symbol).returns else []
-        # A call through a pointer that stands inside another one's arguments: met first from outside.
-        self._call(i)
-        callee = self.site_at[i]
-        return [-callee - 2] if callee < -1 else []
-
-    def _va_arg(self, i: int) -> list[int]:
-        symbol = self.symbol_at.get(self._strip(i))
-        if symbol is not None and symbol.va_list and self.owner is not None:
-            return [self.symbols.number(f"a:{self.owner.key}")]
-        return []
-
-    def _flow(self, target: str, source: int, kind: int, where: int) -> None:
-        """Node `source` goes into the symbol with key `target`."""
-        values = self._values(source)
-        if not values:
-            return
-        number = self.symbols.number(target)
-        self.flow_numbers(number, values, kind, where)
-        if self._aliases(source):
-            for value in values:
-                self.unit.flows.append([value, number, ALIASED, where, self.caller])
-
-    def flow_numbers(self, target: int, values: list[int], kind: int, where: int) -> None:
-        """Each of `values` goes into the symbol `target`."""
-        for value in values:
-            if value != target:
-                self.unit.flows.append([target, value, kind, where, self.caller])
-
-    def _aliases(self, i: int) -> bool:
-        """Whether what is passed is the address of something that holds functions, to be written through."""
-        tree = self.tree
-        while tree.kind[i] in _WRAPPERS and tree.children[i]:
-            i = tree.children[i][-1]
-        inner = self.symbol_at.get(self._strip(i))
-        if inner is None or inner.kind == FUNCTION:
-            return False
-        if tree.kind[i] == K_UNARY:
-            return bool(self.lib.getCursorUnaryOperatorKind(tree.cursor[i]) == clang.OP_ADDRESS)
-        return inner.carrier == "a"
-
     # -- statements
     # ---------------------------------------------------------------------------------------------
 
     def _assign(self, i: int) -> None:
         children = self.tree.children[i]
-        if self._operator(i) != clang.OP_ASSIGN or len(children) != 2:
+        if self.operator(i) != clang.OP_ASSIGN or len(children) != 2:
             return
         left, right = children
-        inner = self._strip(left)
+        inner = self.strip(left)
         while self.tree.kind[inner] == K_SUBSCRIPT:
-            inner = self._strip(self.tree.children[inner][0])
+            inner = self.strip(self.tree.children[inner][0])
         symbol = self.symbol_at.get(inner)
         if symbol is None:
-            targets = self._values(left) if self._holds_function(right) else []
+            targets = self.values(left) if self.holds_function(right) else []
         elif symbol.carrier and symbol.number >= 0:
             targets = [symbol.number]
-        elif self._holds_function(right):
+        elif self.holds_function(right):
             targets = [self._forced(symbol, inner)]
         else:
             return
-        values = self._values(right)
+        values = self.values(right)
         if not values or not targets:
             return
         where = self.places.of(self.lib.getCursorLocation(self.tree.cursor[inner]))
@@ -484,12 +309,12 @@ class Body:
             return
         symbol = self.symbols.known.get(cursor.d0) or self.symbols.local(cursor)
         if symbol.carrier not in ("f", "v"):
-            if not self._holds_function(last):
+            if not self.holds_function(last):
                 return
             symbol.number = symbol.number if symbol.number >= 0 else self._forced_local(symbol, cursor)
         if symbol.number >= 0:
             where = self.places.of(self.lib.getCursorLocation(cursor))
-            self.flow_numbers(symbol.number, self._values(last), INITIALISED, where)
+            self.flow_numbers(symbol.number, self.values(last), INITIALISED, where)
 
     def _forced_local(self, symbol: Symbol, cursor: Cursor) -> int:
         symbol.key = self.symbols.local_key(cursor)
@@ -503,9 +328,9 @@ class Body:
 
     def _return(self, i: int) -> None:
         children = self.tree.children[i]
-        if children and self.owner is not None and (self.owner.returns or self._holds_function(children[0])):
+        if children and self.owner is not None and (self.owner.returns or self.holds_function(children[0])):
             where = self.places.of(self.lib.getCursorLocation(self.tree.cursor[i]))
-            self._flow(f"r:{self.owner.key}", children[0], RETURNED, where)
+            self.flow(f"r:{self.owner.key}", children[0], RETURNED, where)
 
     def _switch(self, i: int) -> None:
         tree = self.tree
@@ -517,7 +342,7 @@ class Body:
             node = child
             while tree.kind[node] in (K_CASE, K_DEFAULT) and tree.children[node]:
                 label = tree.children[node][0] if tree.kind[node] == K_CASE else node
-                symbol = self.symbol_at.get(self._strip(label)) if tree.kind[node] == K_CASE else None
+                symbol = self.symbol_at.get(self.strip(label)) if tree.kind[node] == K_CASE else None
                 marks.append((node, symbol))
                 node = tree.children[node][-1]
         self._cases(i, marks)

@@ -23,7 +23,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from graphs.index.query import Index
+from graphs.index.query import Function, Index
 
 _EVERYTHING = 760_000
 _TURNS = 3
@@ -218,12 +218,22 @@ def report(index: Index, result: Result, sites: bool = False) -> str:
     ]
     for caller, callee in result.missed:
         one, other = index.by_number(caller), index.by_number(callee)
-        lines.append(f"  missed  {one} -> {other}   ({result.pairs[caller, callee]})")
+        lines.append(f"  missed  {one} -> {other}   ({result.pairs[caller, callee]}; {_known(index, other)})")
     if result.unknown:
         names = ", ".join(f"{name} ({file})" for file, name in sorted(result.unknown)[:6])
         lines.append(f"not indexed: {len(result.unknown)} recorded functions: {names}")
     lines += _site_lines(index, result, sites)
     return "\n".join(lines)
+
+
+def _known(index: Index, callee: Function) -> str:
+    """Who calls a function as far as the graph knows: a missed pair is mostly a caller whose line is lost."""
+    edges = index.callers(callee)
+    names = list(dict.fromkeys(index.by_number(e.caller).name for e in edges if e.caller is not None))
+    if not names:
+        return "the graph knows no caller"
+    more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+    return f"the graph has it from {', '.join(names[:4])}{more}"
 
 
 def _scores(site: Site) -> tuple[float, float, float]:

@@ -40,7 +40,7 @@ class Initialisers:
 
     def _interesting(self, node: int) -> bool:
         body = self.body
-        end = body._end(node)
+        end = body.end(node)
         return any(node < i < end and s.carrier in ("f", "v", "a") for i, s in body.symbol_at.items())
 
     def _fill(self, node: int, kind: Type, target: Symbol, depth: int) -> None:
@@ -219,7 +219,7 @@ class Initialisers:
 
     def _string(self, node: int) -> str | None:
         tree = self.body.tree
-        inner = self.body._strip(node)
+        inner = self.body.strip(node)
         if tree.kind[inner] != K_STRING:
             return None
         return clang.text(self.lib.getCursorSpelling(tree.cursor[inner]))[1:-1]
@@ -227,8 +227,8 @@ class Initialisers:
     def _scalar(self, node: int, target: Symbol) -> None:
         """One value goes into one place."""
         body = self.body
-        values = body._values(node)
-        inner = body._strip(node)
+        values = body.values(node)
+        inner = body.strip(node)
         if values and target.number >= 0:
             where = body.places.of(self.lib.getCursorLocation(body.tree.cursor[inner]))
             body.flow_numbers(target.number, values, INITIALISED, where)
