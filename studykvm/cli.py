@@ -42,6 +42,7 @@ COMMANDS: dict[str, Command] = {
     "nbd": Command("nbd", "serve an image to a real QEMU, or any NBD client", _RUN, True),
     "demo": Command("demo", "make an overlay, boot it traced and draw what happened", _RUN),
     "trace": Command("trace", "show, count or export a trace", _READ),
+    "migration": Command("migration", "show a saved machine, chart a migration", _READ),
     "compare": Command("compare", "hold a trace against a recording of the real program", _READ),
     "draw": Command("draw", "draw the call graph of a trace", _READ),
     "structures": Command("structures", "draw the structures of a trace at one step", _READ),

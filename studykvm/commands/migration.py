@@ -1,0 +1,113 @@
+"""studykvm migration: what is in a saved machine, and how a migration went.
+
+- `show FILE`: the sections of a stream, as `migrate "exec:cat > FILE"` makes it.
+- `chart TRACE -o OUT`: pages sent and left at each turn of a migration's loop.
+"""
+
+import argparse
+from collections.abc import Iterable
+from typing import Any
+
+from hypervisor.stream_reader import Section, read_stream
+from studykvm.errors import StudyError
+
+
+def main(argv: list[str]) -> int:
+    """Show a stream, or draw a migration."""
+    parser = argparse.ArgumentParser(prog="studykvm migration", description="Saved and moving machines.")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    show = actions.add_parser("show", help="print the sections of a saved machine")
+    show.add_argument("file", metavar="FILE", help='as `migrate "exec:cat > FILE"` makes it')
+    show.add_argument("--fields", action="store_true", help="with the fields of every device")
+    show.add_argument("--only", action="append", default=[], metavar="NAME", help="this section; repeat")
+    chart = actions.add_parser("chart", help="draw pages sent and left, turn by turn")
+    chart.add_argument("trace", metavar="TRACE", help="the source's trace")
+    chart.add_argument("-o", dest="output", required=True, metavar="OUT", help="OUT.svg or OUT.png")
+    args = parser.parse_args(argv)
+    return _show(args) if args.action == "show" else _chart(args)
+
+
+def _show(args: argparse.Namespace) -> int:
+    try:
+        file = open(args.file, "rb")
+    except OSError as error:
+        raise StudyError(f"{args.file}: cannot read: {error.strerror}") from error
+    total: dict[str, int] = {}
+    size = 0
+    with file:
+        print(f"{'offset':>12} {'bytes':>12}  {'part':<5} {'section':<14} {'instance':>8} {'version':>7}")
+        for section in read_stream(file):
+            size = section.offset + section.size
+            for name, number in section.pages.items():
+                total[name] = total.get(name, 0) + number
+            if not args.only or section.idstr in args.only:
+                _print_section(section, args.fields or bool(args.only))
+    print(f"{size + 1:,} bytes{_summary(total)}")
+    return 0
+
+
+def _print_section(section: Section, fields: bool) -> None:
+    print(
+        f"{section.offset:12,} {section.size:12,}  {section.kind:<5} {section.idstr:<14}"
+        f" {section.instance_id:>8} {section.version_id:>7}{_pages(section.pages)}"
+    )
+    if fields:
+        width = max((len(name) for name, _ in section.fields), default=0)
+        for name, value in section.fields:
+            print(f"{'':14}{name:<{width}}  {_value(value)}")
+
+
+def _pages(pages: dict[str, int]) -> str:
+    words = {
+        "memory": "{:,} bytes of memory",
+        "whole": "{:,} pages whole",
+        "one byte": "{:,} pages of one byte",
+        "chunks": "{:,} MiB of disks",
+        "percent": "{} % of the disks",
+    }
+    said = [words[name].format(number) for name, number in pages.items()]
+    return f"  {', '.join(said)}" if said else ""
+
+
+def _summary(total: dict[str, int]) -> str:
+    said = []
+    if "memory" in total:
+        said.append(
+            f"{total['memory'] // (1 << 20):,} MiB of memory in {total.get('whole', 0):,} pages whole"
+        )
+        said.append(f"{total.get('one byte', 0):,} of one byte")
+    if "chunks" in total:
+        said.append(f"{total['chunks']:,} MiB of disks")
+    return f": {', '.join(said)}" if said else ""
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bytes | bytearray):
+        filled = value.rstrip(b"\0")
+        shown = filled[:24].hex(" ")
+        return (
+            f"{len(value)} bytes{': ' + shown if shown else ' of zeros'}{' ...' if len(filled) > 24 else ''}"
+        )
+    if isinstance(value, list):
+        return _list(value)
+    if value is None:
+        return "not set"
+    return f"{value:#x}" if isinstance(value, int) and value > 9 else str(value)
+
+
+def _list(values: Iterable[Any]) -> str:
+    found = list(values)
+    if found and all(value == found[0] for value in found):
+        return f"{len(found)} times {_value(found[0])}"
+    return ", ".join(_value(value) for value in found[:16]) + (" ..." if len(found) > 16 else "")
+
+
+def _chart(args: argparse.Namespace) -> int:
+    from graphs.migration import draw, turns
+
+    from tracer import load
+
+    found = turns(load(args.trace))
+    draw(found, args.output)
+    print(f"{args.output}: {len(found)} turns")
+    return 0
