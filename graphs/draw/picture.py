@@ -12,6 +12,8 @@ Condensing keeps every name: it moves small ones into the boxes of their callers
    from the start first. If all call something, the one with the fewest neighbours goes, and dashed arrows
    lead from its callers to what it calls.
 
+Where everything leads to one goal, all this is done the other way round, from the callers' end.
+
 The ends of arrows of a kind in `Picture.kept` stay boxes of their own, whatever there is around them.
 """
 
@@ -29,6 +31,7 @@ _TWINS = 3
 _HELPER_CALLERS = 3
 _LISTED = 6
 _PAGE = 1.414
+_FEW, _CROWDED = 20, 2.2
 _THROUGH = "calls through functions in small print"
 
 # Fill and line of each file, most important first: soft fills, lines dark enough to follow.
@@ -126,6 +129,9 @@ class Picture(Drawing):
         Kinds of arrows that do not lead on: folding the box between two of them leaves no dashed arrow.
     through : (style, colour)
         Arrows that condensing makes.
+    goal : str
+        Key of a box towards which everything leads; "" if all leads away from a start. It stays, and others
+        go into the boxes of what they call instead of those of their callers.
     limit : int
         About how many boxes a page shows.
     """
@@ -137,6 +143,7 @@ class Picture(Drawing):
     kept: frozenset[str] = frozenset()
     loose: frozenset[str] = frozenset()
     through: tuple[str, str] = ("dashed", "")
+    goal: str = ""
     limit: int = 50
 
     def dot(self) -> str:
@@ -172,11 +179,12 @@ class Picture(Drawing):
 def to_dot(picture: Picture, limit: int = 50) -> str:
     """Condense a picture to at most about `limit` boxes and write it as DOT.
 
-    A layout takes a few hundredths of a second: several are tried, and the one nearest to the shape of a page
-    wins; fewer boxes must gain a better shape.
+    Where arrows would cover the page, there are fewer boxes. A layout takes a few hundredths of a second:
+    several are tried, and the one nearest to the shape of a page wins; fewer boxes must gain a better shape.
     """
     total = len(picture.boxes)
     best, least = "", math.inf
+    limit = _readable(picture, limit)
     for share in (1, 0.8, 0.6):
         small = condense(picture, int(limit * share))
         for direction in ("LR", "TB"):
@@ -191,6 +199,16 @@ def to_dot(picture: Picture, limit: int = 50) -> str:
     return best
 
 
+def _readable(picture: Picture, limit: int) -> int:
+    """Lower the limit until there are few enough arrows to be followed."""
+    while limit > _FEW:
+        small = condense(picture, limit)
+        if len(small.arrows) <= _CROWDED * len(small.boxes):
+            break
+        limit = max(_FEW, int(0.85 * min(limit, len(small.boxes))))
+    return limit
+
+
 def condense(picture: Picture, limit: int) -> Picture:
     """Return a picture of about `limit` boxes; see the module's docstring.
 
@@ -199,6 +217,9 @@ def condense(picture: Picture, limit: int) -> Picture:
     >>> [box.title for box in small.boxes.values()]
     ['main', 'x1 and 2 more']
     """
+    if picture.goal:
+        small = condense(replace(_turned(picture), goal=""), limit)
+        return replace(_turned(small), goal=picture.goal)
     result = _join_twins(_aliased(picture))
     kept = _kept(result)
     callers, callees = _neighbours(result)
@@ -223,6 +244,12 @@ def condense(picture: Picture, limit: int) -> Picture:
         leaves.sort(key=lambda key: (-distance[key], result.boxes[key].weight))
         result = _fold(result, leaves[: max(1, (len(result.boxes) - limit + 1) // 2)])
     return result
+
+
+def _turned(picture: Picture) -> Picture:
+    """Turn all arrows round."""
+    arrows = {(head, tail): arrow for (tail, head), arrow in picture.arrows.items()}
+    return replace(picture, arrows=arrows)
 
 
 def _aliased(picture: Picture) -> Picture:
@@ -343,8 +370,7 @@ def _contract(picture: Picture, gone: str) -> Picture:
             if any(arrow.kind in picture.loose for arrow in way):
                 continue
             weight = min(arrow.weight for arrow in way)
-            tooltip = f"{picture.boxes[tail].name} calls {picture.boxes[head].name} through others"
-            arrows.setdefault((tail, head), Arrow(weight, tooltip, _THROUGH))
+            arrows.setdefault((tail, head), Arrow(weight, "", _THROUGH))
     return _fold(replace(picture, arrows=arrows, kinds={**picture.kinds, _THROUGH: picture.through}), [gone])
 
 
@@ -389,7 +415,9 @@ def _dot(picture: Picture, total: int, direction: str, ranking: str) -> str:
             look["xlabel"] = f"×{arrow.weight:,}"
         if arrow.url:
             look |= {"URL": arrow.url, "target": "_blank"}
-        dot.edge(tail, head, look | {"tooltip": arrow.tooltip or f"{arrow.weight} calls"})
+        words = "calls" if arrow.kind != _THROUGH else "through others calls"
+        told = f"{picture.boxes[tail].name} {words} {picture.boxes[head].name}"
+        dot.edge(tail, head, look | {"tooltip": arrow.tooltip or told})
     return dot.text()
 
 
@@ -440,7 +468,11 @@ def _words(picture: Picture) -> str:
     return (
         "box: a function"
         + (", ×n the times it was called" if counted else "")
-        + (", in small print what it also calls" if also else "")
+        + (
+            f", in small print {'who else calls it' if picture.goal else 'what it also calls'}"
+            if also
+            else ""
+        )
         + "; frame: its C file"
         + ("; arrow: calls, thicker the oftener" if counted else "; arrow: calls")
     )

@@ -49,7 +49,8 @@ def picture(
     functions, edges = surroundings(index, start, depth, callers)
     word = "What reaches" if callers else "What is reached from"
     calls = f"{depth} calls" if depth != 1 else "1 call"
-    out = Picture(f"{word} {start.name} in {calls}, {index.meta.get('identity', '')}".rstrip(", "))
+    title = f"{word} {start.name} in {calls}, {index.meta.get('identity', '')}".rstrip(", ")
+    out = Picture(title, goal=str(start) if callers else "")
     for function in functions:
         tooltip = f"{function.name} ({function.file}:{function.line})\n{function.signature}"
         url = links.url(function.file, function.line)

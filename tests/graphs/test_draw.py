@@ -90,6 +90,22 @@ def test_condensing_leaves_kept_arrows_alone_and_makes_no_way_of_loose_ones():
     assert "odd" not in {name for box in small.boxes.values() for name in box.also}
 
 
+def test_a_goal_stays_and_takes_up_its_callers():
+    boxes = {name: Box(name, "a.c") for name in ("goal", *(f"f{n}" for n in range(30)))}
+    arrows = {(f"f{n}", f"f{n // 2}" if n > 3 else "goal"): Arrow() for n in range(30)}
+    small = picture.condense(Picture("", boxes, arrows, goal="goal"), 5)
+    assert "goal" in small.boxes and len(small.boxes) <= 5
+    assert {head for _, head in small.arrows} >= {"goal"}
+    assert "who else calls it" in picture.to_dot(Picture("", boxes, arrows, goal="goal"), 5)
+
+
+def test_where_arrows_would_cover_the_page_there_are_fewer():
+    boxes = {f"f{n}": Box(f"f{n}", "a.c") for n in range(60)}
+    arrows = {(f"f{n}", f"f{(n * m + 1) % 60}"): Arrow() for n in range(60) for m in range(1, 6)}
+    dot = picture.to_dot(Picture("t", boxes, arrows), 60)
+    assert "60 functions in " in dot and dot.count(" -> ") < len(arrows) / 2
+
+
 def test_small_print_tells_functions_of_one_name_apart():
     boxes = {
         f"{file}:{name}": Box(name, file) for file, name in [("a.c", "top"), ("q.c", "open"), ("r.c", "open")]
