@@ -31,6 +31,7 @@ from hypervisor.block_int import (
 )
 from hypervisor.qemu_img_common import (
     bdrv_new_open,
+    because,
     cache_mode,
     error,
     help,
@@ -134,6 +135,7 @@ def img_create(argc: int, argv: list[str]) -> int:
     if ret == -errno.EFBIG:
         error(f"The image size is too large for file format '{fmt}'")
     if ret < 0:
+        because(filename, ret)
         error("Error while formatting")
     return 0
 
@@ -184,6 +186,8 @@ def img_commit(argc: int, argv: list[str]) -> int:
         error("Image does not have a backing file")
     ret = bdrv_commit(bs)
     if ret:
+        if ret not in _COMMIT_ERRORS:
+            because(operands[0], ret)
         error(_COMMIT_ERRORS.get(ret, "Error while committing image"))
     if "q" not in found:
         print("Image committed.")

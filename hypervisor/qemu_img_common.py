@@ -1,5 +1,6 @@
 """What the commands of qemu-img share: errors, help, options, opening (qemu-img.c).
 
+- `because(what, code)`: the errno, on a line before 0.12.4's words.
 - `error(message)`: say ``qemu-img: message`` and exit with 1.
 - `help()`: print the whole usage and exit.
 - `options(argv, short, long)`: a command's options and operands; a wrong one exits.
@@ -20,9 +21,10 @@ from hypervisor.block import (
     find_image_format,
 )
 from hypervisor.block_int import BDRV_O_CACHE_WB, BlockDriver, BlockDriverState
+from hypervisor.complaints import say
 from hypervisor.getopt import Getopt
-from hypervisor.tool_open import cache_flags, complaints, open_quietly, warn_if_guessed, why_not_open
-from hypervisor.wording import modern, not_modelled
+from hypervisor.tool_open import cache_flags, complaints, explain, open_quietly, warn_if_guessed, why_not_open
+from hypervisor.wording import cause, modern, not_modelled
 from tracer import traced
 
 C_FILE = "qemu-img.c"
@@ -98,6 +100,12 @@ def help() -> NoReturn:
     bdrv_iterate_format(format_print, None)
     print(f"\n{_LATER}", end="")
     raise SystemExit(1)
+
+
+def because(what: str, code: int) -> None:
+    """Say what the words of 0.12.4 that follow leave out."""
+    if not modern():
+        say(f"studykvm: {what}: {cause(code)}")
 
 
 def options(argv: list[str], short: str, *long: str) -> tuple[dict[str, str], list[str]]:
@@ -184,6 +192,7 @@ def open_image(
         ret = bdrv_open2(bs, filename, flags, drv)
     if ret < 0:
         why = f": {why_not_open(filename, ret, fmt)}" if modern() else ""
+        explain(filename)
         error(f"Could not open '{filename}'{why}")
     warn_if_guessed(bs, fmt)
     return bs

@@ -31,7 +31,7 @@ from hypervisor.block_int import (
     BlockDriverState,
 )
 from hypervisor.qemu_img import add_old_style_options, old_style_flags
-from hypervisor.qemu_img_common import bdrv_new_open, cache_mode, error, help, open_image, options
+from hypervisor.qemu_img_common import bdrv_new_open, because, cache_mode, error, help, open_image, options
 from hypervisor.qemu_option_parameter import (
     OptionList,
     free_option_parameters,
@@ -93,6 +93,7 @@ def _read(bs: BlockDriverState, at: int, buf: memoryview, n: int, sector_num: in
     if ret < 0:
         if modern():
             error(f"error while reading at byte {sector_num * 512}: {cause(ret)}")
+        because(f"{bs.filename}: a read at byte {at * 512}", ret)
         error("error while reading")
 
 
@@ -153,6 +154,7 @@ def _copy_compressed(sources: _Sources, out_bs: BlockDriverState, over: bool, sp
             if ret != 0:
                 if modern():
                     error(f"error while writing at byte {sector_num * 512}: {cause(ret)}")
+                because(f"{out_bs.filename}: a write at byte {sector_num * 512}", ret)
                 error(f"error while compressing sector {sector_num}")
         sector_num += cluster_sectors
     ret = bdrv_write_compressed(out_bs, 0, None, 0)
@@ -195,6 +197,7 @@ def _copy(sources: _Sources, out_bs: BlockDriverState, over: BlockDriverState | 
             if ret < 0:
                 if modern():
                     error(f"error while writing at byte {(sector_num + start) * 512}: {cause(ret)}")
+                because(f"{out_bs.filename}: a write at byte {(sector_num + start) * 512}", ret)
                 error("error while writing")
         sector_num += n
 
@@ -249,6 +252,7 @@ def _create(found: dict[str, str], drv: BlockDriver, param: OptionList | None, f
             error(
                 f"{filename}: error while converting {out_fmt}: Could not create '{filename}': {cause(ret)}"
             )
+        because(filename, ret)
         error(f"Error while formatting '{filename}'")
 
 

@@ -52,7 +52,7 @@ from hypervisor.qemu_io_query import (
     truncate_cmd,
 )
 from hypervisor.qemu_io_rw import read_cmd, readv_cmd, write_cmd, writev_cmd
-from hypervisor.tool_open import cache_flags, complaints, warn_if_guessed, why_not_open
+from hypervisor.tool_open import cache_flags, complaints, explain, warn_if_guessed, why_not_open
 from hypervisor.wording import modern, not_modelled
 from tracer import traced
 
@@ -177,6 +177,7 @@ def openfile(name: str, flags: int, growable: int) -> int:
         ret = _open(bs, name, flags)
     if ret < 0:
         fail()
+        explain(name)
     if ret == -1 or (ret < 0 and modern()):
         why = f": {why_not_open(name, ret, state.format)}" if modern() else ""
         print(f"qemu-io: can't open device {name}{why}", file=sys.stderr)

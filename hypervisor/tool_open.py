@@ -4,6 +4,7 @@ The block layer of 0.12.4 gives nothing but an errno. QEMU 7.2 says which of the
 files is meant and what is wrong with it, and its tests compare that.
 
 - `why_not_open(filename, code, fmt) -> str`
+- `explain(filename)`: the system's reason, under the words of 0.12.4.
 - `complaints()`: hold back what drivers say on stderr, where 7.2 has one line for it all.
 - `warn_if_guessed(bs, fmt)`: 7.2's warning about images without a known format.
 - `open_quietly(filename, drv, read_only)`: open one file of a chain alone.
@@ -20,6 +21,7 @@ import sys
 from collections.abc import Iterator
 
 from hypervisor.block import (
+    after_protocol,
     bdrv_delete,
     bdrv_find_format,
     bdrv_getlength,
@@ -28,7 +30,9 @@ from hypervisor.block import (
     local_name,
     path_combine,
 )
+from hypervisor.block.bdrv_registry import drivers
 from hypervisor.block_int import BDRV_O_CACHE_WB, BDRV_O_NOCACHE, BDRV_O_RDWR, BlockDriver, BlockDriverState
+from hypervisor.complaints import say
 from hypervisor.wording import cause, modern
 
 _MAX_L1_SIZE = (32 << 20) // 8
@@ -147,6 +151,25 @@ def open_quietly(filename: str, drv: BlockDriver, read_only: bool) -> tuple[int,
     else:
         bs.total_sectors = bdrv_getlength(bs) // 512
     return ret, bs
+
+
+def explain(filename: str) -> None:
+    """Add to 0.12.4's message what the system has against opening a file, if that is the reason."""
+    if modern():
+        return
+    protocol = filename[: after_protocol(filename)]
+    if protocol and local_name(filename) == filename:
+        if any(f"{drv.protocol_name}:" == protocol for drv in drivers()):
+            return
+        advice = f"for a file of that name say file:{filename}"
+        say(f"studykvm: {filename}: {protocol} before the first slash is taken for a protocol; {advice}")
+        return
+    try:
+        os.close(os.open(local_name(filename), os.O_RDONLY | os.O_NONBLOCK))
+        if os.path.isdir(local_name(filename)):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    except OSError as wrong:
+        say(f"studykvm: {filename} does not open: {wrong.strerror}")
 
 
 def why_not_open(filename: str, code: int, fmt: str | None) -> str:

@@ -112,6 +112,7 @@ from hypervisor.block.bdrv_open import (
 )
 from hypervisor.block.bdrv_registry import (
     BlockStatics,
+    after_protocol,
     bdrv_create,
     bdrv_find,
     bdrv_find_format,
@@ -141,6 +142,7 @@ __all__ = [
     "BlockStatics",
     "MultiwriteCB",
     "MultiwriteCallback",
+    "after_protocol",
     "bdrv_aio_bh_cb",
     "bdrv_aio_cancel",
     "bdrv_aio_cancel_em",

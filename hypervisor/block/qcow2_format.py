@@ -44,6 +44,8 @@ from array import array
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from hypervisor.complaints import say
+
 QCOW_MAGIC = 0x514649FB
 QCOW_VERSION = 2
 QCOW_CRYPT_NONE = 0
@@ -173,7 +175,7 @@ SNAPSHOT_EXTRA = struct.Struct(">QQ")
 
 def complain(filename: str, text: str) -> None:
     """Tell the user which image is meant, what is wrong with it and what to do."""
-    print(f"qcow2: {filename}: {text}", file=sys.stderr)
+    say(f"qcow2: {filename}: {text}")
 
 
 def words(raw: bytes | bytearray | memoryview) -> array[int]:

@@ -30,7 +30,7 @@ from hypervisor.block.qcow2_refcount import (
     qcow2_alloc_clusters,
     qcow2_free_clusters,
 )
-from hypervisor.block.qcow2_shadow import header_bytes, settle_l2
+from hypervisor.block.qcow2_shadow import fetch, header_bytes, settle_l2
 from hypervisor.block.qcow2_state import (
     BDRVQcowState,
     align_offset,
@@ -193,6 +193,20 @@ def l2_allocate(bs: BlockDriverState, l1_index: int) -> array[int] | None:
     return l2_table
 
 
+def _is_sound(s: BDRVQcowState, l2_offset: int) -> bool:
+    """Whether an L2 table can be copied; unlike C, which finds out when the L1 table names the copy."""
+    try:
+        if l2_offset & (s.cluster_size - 1):
+            problem: str | None = f"the L1 table names an L2 table at {l2_offset:#x}; check the image"
+        else:
+            problem = entry_problem(s, words(fetch(s, l2_offset, s.cluster_size)))
+    except OSError as error:
+        problem = f"the L2 table at {l2_offset:#x} cannot be read: {error.strerror}"
+    if problem is not None:
+        complain(s._filename, problem)
+    return problem is None
+
+
 @traced
 def get_cluster_table(bs: BlockDriverState, offset: int) -> tuple[int, array[int], int, int]:
     """The L2 table for a write at a guest offset, made or copied if it is missing or shared.
@@ -213,6 +227,8 @@ def get_cluster_table(bs: BlockDriverState, offset: int) -> tuple[int, array[int
     old = l1_of(s)[l1_index]
     if old & QCOW_OFLAG_COPIED:
         l2_table = l2_load(bs, old & ~QCOW_OFLAG_COPIED)
+    elif old and not _is_sound(s, old):
+        return -errno.EIO, array("Q"), 0, 0
     else:
         with held_back(s) as held:
             if old:

@@ -34,9 +34,10 @@ from __future__ import annotations
 
 import errno
 import struct
-import sys
 import zlib
 from typing import NamedTuple
+
+from hypervisor.complaints import say
 
 QCOW_MAGIC = 0x514649FB
 QCOW_VERSION = 1
@@ -106,7 +107,7 @@ def l1_entries(size: int, cluster_bits: int, l2_bits: int) -> int:
 
 def complain(filename: str, text: str) -> None:
     """Tell the user which image is meant, what is wrong with it and what to do."""
-    print(f"qcow: {filename}: {text}", file=sys.stderr)
+    say(f"qcow: {filename}: {text}")
 
 
 def header_problem(header: QCowHeader) -> tuple[int, str] | None:

@@ -70,7 +70,23 @@ def test_what_is_wrong_is_said_on_stderr(argv, err):
 
 def test_a_missing_image_is_a_drive_without_a_medium():
     shown = ours("qemu-io", "-c", "read 0 512", "-c", "length", "nothere")
-    assert shown == (1, "read failed: No medium found\ngetlength: No medium found\n", "")
+    why = "studykvm: nothere does not open: No such file or directory\n"
+    assert shown == (1, "read failed: No medium found\ngetlength: No medium found\n", why)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        (".", "studykvm: . does not open: Is a directory"),
+        ("a:b", "a: before the first slash is taken for a protocol; for a file of that name say file:a:b"),
+        ("nbd:x", "the nbd: protocol is recognised but not modelled"),
+    ],
+    ids=["directory", "unknown protocol", "known protocol"],
+)
+def test_why_an_image_does_not_open(name, reason):
+    shown = ours("qemu-io", "-c", "read 0 512", name)
+    assert shown.status == 1 and len(shown.err.splitlines()) == 1
+    assert reason in shown.err
 
 
 def test_commands_come_from_stdin_with_a_prompt():
