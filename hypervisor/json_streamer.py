@@ -149,6 +149,7 @@ _TOKEN = re.compile(
     re.DOTALL,
 )
 _INT64_MAX = (1 << 63) - 1
+_REWRITTEN = {"'": "'", "u0000": ""}
 
 
 def _integer(digits: str) -> int:
@@ -163,7 +164,8 @@ def _standard(token: re.Match[str]) -> str:
     if plain is not None:
         return str(plain)
     body = double if double is not None else re.sub(r'(\\.)|"', lambda m: m[1] or '\\"', single, flags=re.S)
-    return '"' + re.sub(r"\\(.)", lambda m: "'" if m[1] == "'" else m[0], body, flags=re.S) + '"'
+    # C's strings end at a NUL, so one that is written out vanishes.
+    return '"' + re.sub(r"\\(u0000|.)", lambda m: _REWRITTEN.get(m[1], m[0]), body, flags=re.S) + '"'
 
 
 @traced(file="json-parser.c")

@@ -155,7 +155,10 @@ def monitor_flush(mon: Monitor | None) -> None:
     """Send what was printed, unless another front end has the terminal."""
     if mon is not None and mon.outbuf and not mon.mux_out:
         assert mon.chr is not None
-        data = mon.outbuf.encode("utf-8", "surrogateescape")
+        try:
+            data = mon.outbuf.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError:
+            data = mon.outbuf.encode("utf-8", "replace")
         mon.outbuf = ""
         qemu_chr_write(mon.chr, data, len(data))
 
@@ -316,10 +319,13 @@ def monitor_call_handler(mon: Monitor, cmd: Command, params: Arguments) -> None:
 
 
 def _obey(mon: Monitor, cmd: Command, params: Arguments) -> Any:
-    """Call a command; what the model is not up to is an answer, and the machine goes on."""
+    """Call a command; what the model is not up to is an answer, and the machine goes on.
+
+    ValueError is what Python says of file names that no file can have.
+    """
     try:
         return cmd.handler()(mon, params)
-    except (HypervisorError, OSError) as error:
+    except (HypervisorError, OSError, ValueError) as error:
         if monitor_ctrl_mode(mon):
             qemu_error_new(QERR_UNDEFINED_ERROR)
         else:
@@ -417,8 +423,8 @@ def monitor_event(opaque: Monitor, event: int) -> None:
             readline_show_prompt(mon.editor)
         mon.reset_seen = 1
     elif event == CHR_EVENT_CLOSED:
-        # 0.12.4 would put the next client's words behind what this one left unfinished.
-        readline_restart(mon.editor)
+        # 0.12.4 would put the next client's words behind what this one left, and take them for its password.
+        monitor_read_command(mon, 0)
 
 
 @traced

@@ -159,6 +159,14 @@ def do_info_registers(mon: Monitor) -> None:
         cpu_dump_state(env, mon, monitor_fprintf, X86_DUMP_FPU)
 
 
+def _thread(env: CPUState) -> int:
+    if getattr(env.accel, "name", "") != "kvm":
+        return threading.get_native_id()
+    from hypervisor.qemu_kvm_vcpu import vcpu_of
+
+    return vcpu_of(env).thread_id
+
+
 @traced
 def do_info_cpus(mon: Monitor) -> list[dict[str, Any]]:
     """All processors: keys CPU, current, halted, pc, thread_id."""
@@ -171,7 +179,7 @@ def do_info_cpus(mon: Monitor) -> list[dict[str, Any]]:
                 "current": env is mon.mon_cpu,
                 "halted": bool(env.halted),
                 "pc": pc(cpu_state(env)),
-                "thread_id": threading.get_native_id(),
+                "thread_id": _thread(env),
             }
         )
         env = env.next_cpu

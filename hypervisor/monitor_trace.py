@@ -16,14 +16,16 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import warnings
 from typing import Final
 
 from hypervisor.monitor import Arguments, Monitor, monitor_printf
 from hypervisor.program import on_exit
-from tracer import TracerError, load, record
+from tracer import TracerError, TracerWarning, load, record
 from tracer.session import current
 
 _TAIL: Final = 20
+_READABLE: Final = 16 << 20
 _USAGE: Final = "usage: trace on|off|status|save FILE|tail [N]\n"
 
 
@@ -33,6 +35,7 @@ class _Recording:
     def __init__(self) -> None:
         self.recorder: record | None = None
         self.path: str | None = None
+        self.damage: str | None = None
 
     @property
     def running(self) -> bool:
@@ -41,6 +44,7 @@ class _Recording:
     def start(self) -> None:
         """Begin anew; what was recorded before is dropped."""
         self.forget()
+        self.damage = None
         handle, self.path = tempfile.mkstemp(prefix="studykvm-", suffix=".trace")
         os.close(handle)
         self.recorder = record(self.path, note="trace on, in the monitor").start()
@@ -48,7 +52,10 @@ class _Recording:
     def stop(self) -> None:
         """End the recording, if it runs; what it has stays."""
         if self.recorder is not None:
-            self.recorder.stop()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", TracerWarning)
+                self.recorder.stop()
+            self.damage = self.recorder.damage
             self.recorder = None
 
     def forget(self) -> None:
@@ -91,6 +98,8 @@ def _on(mon: Monitor, file: str) -> None:
 def _off(mon: Monitor, file: str) -> None:
     if _recording.running:
         _recording.stop()
+        if _recording.damage is not None:
+            monitor_printf(mon, "trace: it is incomplete: %s\n", _recording.damage)
     else:
         monitor_printf(mon, "trace: it is off already\n")
 
@@ -128,6 +137,9 @@ def _tail(mon: Monitor, file: str) -> None:
         return
     path = _recorded(mon)
     if path is None:
+        return
+    if os.path.getsize(path) > _READABLE:
+        monitor_printf(mon, "trace: it is too large to be read here: trace save FILE\n")
         return
     calls = list(load(path).calls())[-int(file or _TAIL) :]
     least = min((call.depth for call in calls), default=0)

@@ -60,7 +60,9 @@ def _close_all() -> None:
         _term_atexit_done = 0
         term_exit()
     while _open_fds:
-        os.close(_open_fds.pop())
+        fd = _open_fds.pop()
+        out.drain(fd)
+        os.close(fd)
 
 
 @traced

@@ -1,7 +1,7 @@
 """One back end shared by several front ends: the multiplexer of qemu-char.c (`mon:stdio`, -nographic).
 
 What is typed goes to the front end that has the focus. Ctrl-A c gives the focus to the next, Ctrl-A x ends
-the program, Ctrl-A h lists the others.
+the program, Ctrl-A t puts the time before each line, Ctrl-A h lists the others.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from hypervisor.qemu_char import (
     qemu_chr_write,
 )
 from hypervisor.vl_state import state
+from hypervisor.vl_timers import qemu_get_clock, rt_clock
 from tracer import Struct, traced
 
 C_FILE = "qemu-char.c"
@@ -49,20 +50,43 @@ class MuxDriver(Struct):
     focus: int = -1
     mux_cnt: int = 0
     term_got_escape: int = 0
+    timestamps: int = 0
+    linestart: int = 0
+    timestamps_start: int = -1
     ends: list[MuxFrontEnd] = field(default_factory=list)
 
 
 @traced
 def mux_chr_write(chr: CharDriverState, buf: bytes, len: int) -> int:
-    """Write to the shared back end."""
-    assert chr.opaque.drv.chr_write is not None
-    return int(chr.opaque.drv.chr_write(chr.opaque.drv, buf, len))
+    """Write to the shared back end; with timestamps, the time before the first letter of each line."""
+    d = chr.opaque
+    assert d.drv.chr_write is not None
+    if not d.timestamps:
+        return int(d.drv.chr_write(d.drv, buf, len))
+    ret = 0
+    for ch in buf[:len]:
+        if d.linestart:
+            _write_timestamp(d)
+        ret += d.drv.chr_write(d.drv, bytes((ch,)), 1)
+        d.linestart = int(ch == 0x0A)
+    return ret
+
+
+def _write_timestamp(d: MuxDriver) -> None:
+    ti = qemu_get_clock(rt_clock)
+    if d.timestamps_start == -1:
+        d.timestamps_start = ti
+    secs, ms = divmod(ti - d.timestamps_start, 1000)
+    stamp = b"[%02d:%02d:%02d.%03d] " % (secs // 3600, secs // 60 % 60, secs % 60, ms)
+    assert d.drv is not None and d.drv.chr_write is not None
+    d.drv.chr_write(d.drv, stamp, len(stamp))
 
 
 _MUX_HELP = (
     "% h    print this help\n\r"
     "% x    exit emulator\n\r"
     "% s    save disk data back to file (if -snapshot)\n\r"
+    "% t    toggle console timestamps\n\r"
     "% b    send break (magic sysrq)\n\r"
     "% c    switch between console and monitor\n\r"
     "% %  sends %\n\r"
@@ -108,6 +132,10 @@ def _mux_command(chr: CharDriverState, d: MuxDriver, ch: int) -> None:
         for dinfo in drives:
             if dinfo.bdrv is not None:
                 bdrv_commit(dinfo.bdrv)
+    elif ch == ord("t"):
+        d.timestamps = int(not d.timestamps)
+        d.timestamps_start = -1
+        d.linestart = 0
     elif ch == ord("b"):
         qemu_chr_event(chr, CHR_EVENT_BREAK)
     elif ch == ord("c"):

@@ -137,7 +137,8 @@ The model has no window. Without -nographic the text screen is printed when the 
 the BIOS prints also goes to the serial line, which shares the terminal with the monitor: ctrl-a c changes
 between them, ctrl-a x ends.
 
-STUDYKVM: --trace FILE records the run; --trace-io records port accesses, too.
+STUDYKVM: --trace FILE records the run; --trace-io records port accesses, too. --modern has QMP greet and
+negotiate as clients of today expect it.
 The guest switches the machine off by "Shutdown" written to port 0x8900, or by int 15h, AX=5307h, BX=1,
 CX=3."""
 

@@ -1,9 +1,10 @@
 """`studykvm boot`: boot a guest from an image, in QEMU's spelling.
 
-Everything but `--trace-io` is an option of qemu-kvm 0.12.4. Afterwards the text screen is printed, unless
--nographic showed it all along, and on stderr what the run met of the real program's oddities.
+Everything but `--trace-io` and `--modern` is an option of qemu-kvm 0.12.4. Afterwards the text screen is
+printed, unless -nographic showed it all along, and on stderr what the run met of the real program's oddities.
 """
 
+import os
 import sys
 import textwrap
 
@@ -22,9 +23,12 @@ def main(argv: list[str]) -> int:
         0 when the guest, the monitor or a signal ended the run; 1 for wrong options, images that do not
         open, a machine that could not go on, and one whose disk requests failed, whatever ended it.
     """
-    from hypervisor import bios, trace_io
+    from hypervisor import bios, trace_io, wording
     from hypervisor.boot import run_boot
 
+    if "--modern" in argv:
+        argv = [word for word in argv if word != "--modern"]
+        os.environ[wording.VARIABLE] = "modern"
     if "--trace-io" in argv:
         argv = [word for word in argv if word != "--trace-io"]
         trace_io.enable()
