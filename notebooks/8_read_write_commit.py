@@ -23,8 +23,8 @@
 
 # %%
 from studykvm.coursework import check, hint, predict
-from studykvm.coursework.lab import bars, picture, recorded, run
-from studykvm.guests import write_demo_disk
+from studykvm.coursework.lab import bars, move, picture, recorded, run
+from studykvm.guests import write_counting_disk, write_demo_disk
 from tracer import load
 from tracer.values import show as shown
 
@@ -47,7 +47,7 @@ run("io -c 'read 0 512' -c 'write -P 7 1024 512' -c 'read 16M 512' --trace io.tr
 run("trace show io.trace --from bdrv_read --depth 3 --args")
 
 # %% [markdown]
-# Requests and their results; negative is an errno (`python -m errno`? No: `errno.errorcode` knows).
+# Requests and their results; a negative one is an errno, whose name `errno.errorcode` knows.
 
 # %%
 import errno
@@ -148,6 +148,42 @@ run(
 
 # %%
 check("8.7", ...)
+
+# %% [markdown]
+# Now do it: a guest that counts, A to Z over and over on its serial line. It runs for two seconds here, then it moves. The
+# question above is for port 4444; here the port is one that is free.
+
+# %%
+write_counting_disk("count.img")
+machine = "boot -net none -m 4 -hda count.img -snapshot -nographic -monitor stdio"
+move(
+    f"{machine} -serial file:source.txt --trace source.trace",
+    machine + " -serial file:destination.txt --trace destination.trace -incoming tcp:127.0.0.1:{port}",
+    [2, "migrate tcp:127.0.0.1:{port}", "info migrate", "info status", "quit"],
+    [1, "info status", "quit"],
+)
+print("the last letters here: ", open("source.txt").read()[-30:])
+print("the first letters there:", open("destination.txt").read()[:30])
+
+# %%
+picture("draw source.trace --from migrate_fd_connect --depth 3 --boxes 30", "source.svg")
+
+# %%
+picture("draw destination.trace --from tcp_accept_incoming_migration --depth 3 --boxes 30", "destination.svg")
+
+# %% [markdown]
+# ### 8.8
+# The source has sent nearly all of its memory. **What does migrate_fd_put_ready() call itself then, in order?**
+
+# %%
+check("8.8", ...)
+
+# %% [markdown]
+# ### 8.9
+# Somebody connects to the machine that waits. **What does tcp_accept_incoming_migration() call itself, in order?**
+
+# %%
+check("8.9", ...)
 
 # %% [markdown]
 # ## Change something and see

@@ -1,6 +1,7 @@
 """What notebooks try things out with; all of it works in a plain terminal, too.
 
 - `run("img create ...", typed=[...])`: a command of studykvm, its output printed and returned
+- `move(source, destination, typed)`: two machines at once
 - `show("calls.svg")`: a picture, in the notebook; in a terminal its name
 - `picture("draw boot.trace --from main", "calls.svg")`: both at once
 - `bars({"new": 120, ...})`: sizes as bars, drawn in text
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import socket
 import subprocess
 import sys
 import time
@@ -32,17 +34,61 @@ def run(command: str, typed: Sequence[str | float] = (), quiet: bool = False) ->
     typed : sequence
         What is typed at it, line by line; a number is a pause in seconds.
     """
+    process = _begin(command)
+    text = _end(process, command, typed)
+    if not quiet:
+        print(f"$ studykvm {command}\n{text}".rstrip())
+    return text
+
+
+def move(
+    source: str, destination: str, typed: Sequence[str | float], after: Sequence[str | float] = ("quit",)
+) -> tuple[str, str]:
+    """Run two machines at once: the destination first, in the background; print what both say.
+
+    Parameters
+    ----------
+    source, destination : str
+        Commands; ``{port}`` in them, and in what is typed, is a port that is free.
+    typed, after : sequence
+        What is typed at the source, and then at the destination.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = str(probe.getsockname()[1])
+    source, destination = source.replace("{port}", port), destination.replace("{port}", port)
+    waiting = _begin(destination)
+    try:
+        # It listens when the first words of its monitor are there.
+        assert waiting.stdout is not None
+        first = waiting.stdout.read(1)
+        lines = [line.replace("{port}", port) if isinstance(line, str) else line for line in typed]
+        said = run(source, lines)
+    except BaseException:
+        waiting.kill()
+        raise
+    answered = _end(waiting, destination, after, first)
+    print(f"$ studykvm {destination}\n{answered}".rstrip())
+    return said, answered
+
+
+def _begin(command: str) -> subprocess.Popen[bytes]:
     root = str(Path(__file__).parents[2])
     search = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     environment = os.environ | {"PYTHONPATH": search}
     environment.pop("STUDYKVM_COURSEWORK_REPORT", None)
-    process = subprocess.Popen(
+    return subprocess.Popen(
         [sys.executable, "-m", "studykvm", *shlex.split(command)],
         env=environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
+
+
+def _end(
+    process: subprocess.Popen[bytes], command: str, typed: Sequence[str | float], before: bytes = b""
+) -> str:
+    """Type, and wait for the end; what the process printed meanwhile."""
     assert process.stdin is not None
     try:
         for line in typed:
@@ -56,14 +102,11 @@ def run(command: str, typed: Sequence[str | float] = (), quiet: bool = False) ->
         out, _ = process.communicate(timeout=SECONDS)
     except subprocess.TimeoutExpired:
         process.kill()
-        out, _ = process.communicate()
+        process.communicate()
         raise StudyError(f"studykvm {command} took longer than {SECONDS} seconds and was stopped") from None
     finally:
         process.kill()
-    text = _plain(out.decode(errors="replace"))
-    if not quiet:
-        print(f"$ studykvm {command}\n{text}".rstrip())
-    return text
+    return _plain((before + out).decode(errors="replace"))
 
 
 def _plain(text: str) -> str:

@@ -2,6 +2,7 @@
 
 - `boot_sector(name)`: the bytes of a guest, "demo", "makedir" or "count".
 - `write_demo_disk(path, size)`: a raw disk that boots the demo guest.
+- `write_counting_disk(path)`: a raw disk that boots the counting guest.
 - `write_fat_disk(path, size)`: a raw disk with a FAT16 file system that boots the makedir guest.
 - `write_count_disk(path, pages, turns)`: a raw disk that boots the count guest.
 
@@ -50,6 +51,13 @@ def write_count_disk(path: str, pages: int = 16, turns: int = 20_000, size: int 
     with open(path, "wb") as disk:
         disk.write(boot_sector("count") + struct.pack("<HI", pages, turns).ljust(SECTOR, b"\0"))
         disk.truncate(size)
+
+
+def write_counting_disk(path: str) -> None:
+    """Make a raw disk of 1 MiB that boots the counting guest."""
+    with open(path, "wb") as disk:
+        disk.write(boot_sector("counting"))
+        disk.truncate(1 << 20)
 
 
 def write_fat_disk(path: str, size: int = 16 << 20) -> None:

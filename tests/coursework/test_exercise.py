@@ -2,6 +2,7 @@
 
 import json
 import os
+import string
 import time
 
 import pytest
@@ -53,12 +54,12 @@ def test_from_start_to_check(here, capsys, plain):
     assert main(["exercise", "check", short.name]) == 1
     out = capsys.readouterr().out
     assert "8.3: right" in out and "8.1: not answered yet" in out
-    assert "1 of 7 questions of exercise 8 are right." in out
+    assert "1 of 9 questions of exercise 8 are right." in out
     assert json.loads((here / FILE).read_text())["questions"]["8.3"]["right"] is True
     assert main(["exercise", "progress"]) == 0
     assert " 8.3   right    1 tries" in capsys.readouterr().out
     assert main(["exercise", "list"]) == 0
-    assert "1 of 7 questions right" in capsys.readouterr().out
+    assert "1 of 9 questions right" in capsys.readouterr().out
 
 
 def test_start_never_overwrites(here, capsys):
@@ -307,3 +308,22 @@ def test_lab_runs_and_draws(here, capsys):
     assert "$ studykvm io" in out and f"(picture: {os.path.realpath('read.svg')})" in out
     with pytest.raises(StudyError, match="nothing was drawn"):
         lab.picture("draw missing.trace", "no.svg")
+
+
+def test_a_counting_guest_moves_without_a_gap(here, capsys):
+    from studykvm.guests import write_counting_disk
+
+    write_counting_disk("count.img")
+    boot = "boot -net none -m 4 -hda count.img -snapshot -nographic -monitor stdio -serial file:{}"
+    said, answered = lab.move(
+        boot.format("source.txt"),
+        boot.format("destination.txt") + " -incoming tcp:127.0.0.1:{port}",
+        [2, "migrate tcp:127.0.0.1:{port}", "info migrate", "info status", "quit"],
+        [1, "info status", "quit"],
+    )
+    assert "Migration status: completed" in said and "VM status: paused" in said
+    assert "VM status: running" in answered
+    before, after = ((here / name).read_text() for name in ("source.txt", "destination.txt"))
+    # The built-in BIOS says on the serial line, too, what it boots.
+    letters = before.partition("\n")[2] + after
+    assert len(after) > 3 and letters == (string.ascii_uppercase * len(letters))[: len(letters)]

@@ -173,6 +173,21 @@ RIGHT = {
         "(qemu) migrate -d tcp:localhost:4444",
         "`migrate -d tcp:127.0.0.1:4444`",
     ],
+    # The truth's README, points 12 and 13.
+    "8.8": [
+        "qemu_savevm_state_iterate, vm_stop, qemu_aio_flush, bdrv_flush_all, qemu_savevm_state_complete, "
+        "migrate_fd_cleanup"
+    ],
+    "8.9": [
+        [
+            "qemu_fopen_socket",
+            "qemu_loadvm_state",
+            "qemu_announce_self",
+            "qemu_set_fd_handler2",
+            "vm_start",
+            "qemu_fclose",
+        ]
+    ],
     # Header 48, padded name of the base to 64, eight entries of level 1 at 8 bytes each, behind the name.
     "4.2": [{"base before commit": 0, "base after commit": 7}],
     "4.5": ["c", "neither, it runs on"],

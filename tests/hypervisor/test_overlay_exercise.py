@@ -9,7 +9,7 @@ import pytest
 
 from studykvm import guests
 from studykvm.errors import StudyError
-from tests.hypervisor.test_monitor import Machine
+from tests.hypervisor.machines import Machine
 from tests.hypervisor.tools import img, needs_qemu, real
 
 MADE = "Made the directory IN_GUEST with in_BASE_HOST.txt in it."
@@ -136,12 +136,13 @@ def test_the_guest_says_what_it_does(tmp_path, monkeypatch):
     assert SAID in "".join(line.ljust(80) for line in screen.splitlines()).replace("  ", " ")
 
 
-def test_the_program_is_what_nasm_makes_of_its_source(tmp_path):
+@pytest.mark.parametrize("name", ["makedir", "counting"])
+def test_the_program_is_what_nasm_makes_of_its_source(tmp_path, name):
     if not shutil.which("nasm"):
         pytest.skip("nasm is not here: apt-get install nasm")
-    source = guests.__path__[0] + "/makedir.asm"
-    subprocess.run(["nasm", "-f", "bin", "-o", tmp_path / "makedir.bin", source], check=True)
-    assert (tmp_path / "makedir.bin").read_bytes() == guests.boot_sector("makedir")
+    source = f"{guests.__path__[0]}/{name}.asm"
+    subprocess.run(["nasm", "-f", "bin", "-o", tmp_path / "made.bin", source], check=True)
+    assert (tmp_path / "made.bin").read_bytes() == guests.boot_sector(name)
 
 
 @pytest.mark.skipif(not shutil.which("fsck.fat"), reason="apt-get install dosfstools")
