@@ -12,7 +12,7 @@ from hypervisor.block import bdrv_get_device_name, bdrv_iterate
 from hypervisor.block_int import BlockDriverState
 from hypervisor.monitor_commands import info_cmds, mon_cmds
 from hypervisor.monitor_keys import key_defs
-from hypervisor.monitor_parse import get_str, monitor_find_command
+from hypervisor.monitor_parse import compare_cmd, get_str
 from hypervisor.readline import ReadLineState, readline_add_completion, readline_set_completion_index
 from tracer import traced
 
@@ -103,7 +103,7 @@ def monitor_find_completion(cmdline: str) -> None:
         for cmd in mon_cmds:
             cmd_completion(word, cmd.name)
         return
-    found = monitor_find_command(args[0])
+    found = next((cmd for cmd in mon_cmds if compare_cmd(args[0], cmd.name)), None)
     if found is None:
         return
     flags = sum(arg.startswith("-") for arg in args[1:-1])

@@ -21,7 +21,6 @@ from hypervisor.qemu_char import (
     IOReadHandler,
     qemu_chr_add_handlers,
     qemu_chr_event,
-    qemu_chr_write,
 )
 from hypervisor.vl_state import state
 from hypervisor.vl_timers import qemu_get_clock, rt_clock
@@ -100,8 +99,12 @@ def mux_print_help(chr: CharDriverState) -> None:
     name, intro = "Escape-Char", f"\n\rEscape-Char set to Ascii: 0x{code:02x}\n\r\n\r"
     if 0 < code < 26:
         name, intro = f"C-{chr_of(code)}", "\n\r"
-    text = (intro + _MUX_HELP.replace("%", name)).encode()
-    qemu_chr_write(chr, text, len(text))
+    _print(chr, intro + _MUX_HELP.replace("%", name))
+
+
+def _print(chr: CharDriverState, text: str) -> None:
+    assert chr.chr_write is not None
+    chr.chr_write(chr, text.encode(), len(text))
 
 
 def chr_of(code: int) -> str:
@@ -121,8 +124,7 @@ def _mux_command(chr: CharDriverState, d: MuxDriver, ch: int) -> None:
     if ch in b"?h":
         mux_print_help(chr)
     elif ch == ord("x"):
-        text = b"QEMU: Terminated\n\r"
-        qemu_chr_write(chr, text, len(text))
+        _print(chr, "QEMU: Terminated\n\r")
         state.exit_reason = "quit"
         raise SystemExit(0)
     elif ch == ord("s"):

@@ -16,7 +16,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Final
 
-from hypervisor.exec import cpu_physical_memory_read
+from hypervisor.exec import ram
 from tracer import traced
 
 C_FILE = "console.c"
@@ -96,7 +96,7 @@ def _cells() -> tuple[bytes, int]:
         wanted = the_vga.cr[1] + 1
         columns = wanted if 40 <= wanted <= 132 else COLUMNS
         start = 2 * (the_vga.cr[0x0C] << 8 | the_vga.cr[0x0D]) % _TEXT_SIZE
-    memory = cpu_physical_memory_read(_TEXT_SCREEN, _TEXT_SIZE)
+    memory = ram()[_TEXT_SCREEN : _TEXT_SCREEN + _TEXT_SIZE]
     return (memory[start:] + memory[:start])[: 2 * columns * ROWS], columns
 
 
