@@ -9,6 +9,7 @@ may come from is answered by `values.Values`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from graphs.index import clang
@@ -16,16 +17,19 @@ from graphs.index.clang import (
     K_BINARY,
     K_CALL,
     K_CASE,
+    K_CAST,
     K_COMPOUND,
     K_COMPOUND_ASSIGN,
     K_COMPOUND_LITERAL,
     K_DECLREF,
     K_DEFAULT,
+    K_GENERIC,
     K_INITLIST,
     K_MEMBER,
     K_MEMBERREF,
     K_PAREN,
     K_RETURN,
+    K_SIZEOF,
     K_STRUCT,
     K_SUBSCRIPT,
     K_SWITCH,
@@ -39,6 +43,7 @@ from graphs.index.clang import (
 from graphs.index.facts import (
     ADDRESS,
     ASSIGNED,
+    BY_NAME,
     CALL,
     INITIALISED,
     PASSED,
@@ -54,6 +59,8 @@ from graphs.index.symbols import CONSTANT, FIELD, FUNCTION, LOCAL, PARAMETER, Sy
 from graphs.index.tree import Tree
 from graphs.index.values import Values
 
+_CLEANUP = re.compile(r"\bcleanup\((\w+)\)")
+
 
 class Body(Values):
     """Facts of the declarations of one translation unit."""
@@ -64,6 +71,7 @@ class Body(Values):
         self.initialisers = Initialisers(self)
         self.local_records: list[Cursor] = []
         self.callees: dict[int, int] = {}
+        self.idle: set[int] = set()
 
     def function(self, number: int, symbol: Symbol) -> None:
         """Take the facts of the function whose tree was read."""
@@ -87,7 +95,7 @@ class Body(Values):
         tree, lib = self.tree, self.lib
         kinds, cursors = tree.kind, tree.cursor
         self.taken, self.callees = [], {}
-        self.symbol_at, self.site_at = {}, {}
+        self.symbol_at, self.site_at, self.idle = {}, {}, set()
         todo: list[int] = [] if kinds[0] == clang.K_FUNCTION else [0]
         known, symbols = self.symbols.known, self.symbols
         referenced = lib.getCursorReferenced
@@ -102,8 +110,8 @@ class Body(Values):
                     symbol = symbols.of(target)
                 self._mention(i, kind, symbol)
             elif kind == K_CALL:
-                self._find_callee(i)
-                todo.append(i)
+                if self._find_callee(i):
+                    todo.append(i)
             elif kind in _LATER:
                 todo.append(i)
             elif kind in (K_STRUCT, K_UNION):
@@ -124,7 +132,8 @@ class Body(Values):
         if letter == CONSTANT:
             use = READ
         elif letter == FUNCTION:
-            use = CALL if self._function_mentioned(i) else ADDRESS
+            called = self._function_mentioned(i)
+            use = TYPE if i in self.idle else CALL if called else ADDRESS
         elif kind == K_TYPEREF:
             use = TYPE
         elif kind == K_MEMBERREF:
@@ -173,14 +182,43 @@ class Body(Values):
     # -- calls
     # --------------------------------------------------------------------------------------------------
 
-    def _find_callee(self, i: int) -> None:
+    def _find_callee(self, i: int) -> bool:
+        """Note which node names the function that is called; False if the call is not carried out."""
         children = self.tree.children[i]
         if not children:
-            return
+            return True
         n = self.strip(children[0])
         if self.tree.kind[n] == K_DECLREF:
             self.callees[n] = i
+        if self._for_its_type(i):
+            self.idle.add(n)
+            return False
         self.site_at[i] = n
+        return True
+
+    def _for_its_type(self, i: int) -> bool:
+        """Whether an expression is there for its type alone: in sizeof, typeof, or not chosen by _Generic."""
+        kinds, parents, children = self.tree.kind, self.tree.parent, self.tree.children
+        while (up := parents[i]) >= 0 and kinds[up] < K_COMPOUND:
+            kind = kinds[up]
+            if kind == K_SIZEOF or (kind == K_CAST and children[up][-1] != i):
+                return True
+            if kind == K_GENERIC:
+                chosen = self.chosen(up)
+                if children[up][0] == i or (chosen and chosen != i):
+                    return True
+            elif kind == K_VAR:
+                return self._in_type(up, i)
+            i = up
+        return False
+
+    def _in_type(self, variable: int, i: int) -> bool:
+        """Whether node `i` belongs to a variable's type, not to its initialiser or to an array's size."""
+        lib, cursor = self.lib, self.tree.cursor[variable]
+        if self.tree.children[variable][-1] == i and lib.Cursor_getVarDeclInitializer(cursor).d1:
+            return False
+        kind: int = lib.getCanonicalType(lib.getCursorType(cursor)).kind
+        return kind != clang.T_VARIABLE_ARRAY
 
     def indirect(self, i: int) -> None:
         """Take a call through a pointer before its turn."""
@@ -300,9 +338,11 @@ class Body(Values):
             return
         last = children[-1]
         kind = tree.kind[last]
-        if kind < 100:
-            return
         cursor = tree.cursor[i]
+        if tree.kind[children[0]] == clang.K_UNEXPOSED_ATTR:
+            self._cleanup(cursor)
+        if not 100 <= kind < K_COMPOUND:
+            return
         if kind == K_INITLIST:
             symbol = self.symbols.known.get(cursor.d0) or self.symbols.of(cursor)
             self.initialisers.variable(last, symbol, self.caller < 0)
@@ -315,6 +355,13 @@ class Body(Values):
         if symbol.number >= 0:
             where = self.places.of(self.lib.getCursorLocation(cursor))
             self.flow_numbers(symbol.number, self.values(last), INITIALISED, where)
+
+    def _cleanup(self, cursor: Cursor) -> None:
+        """The function that a cleanup attribute calls at the end of a variable's life."""
+        match = _CLEANUP.search(clang.declaration(cursor))
+        if match:
+            where = self.places.of(self.lib.getCursorLocation(cursor))
+            self.unit.calls.append([self.caller, self.symbols.number(BY_NAME + match[1]), where])
 
     def _forced_local(self, symbol: Symbol, cursor: Cursor) -> int:
         symbol.key = self.symbols.local_key(cursor)

@@ -36,7 +36,7 @@ K_TYPEREF, K_MEMBERREF = 43, 47
 K_UNEXPOSED, K_DECLREF, K_MEMBER, K_CALL = 100, 101, 102, 103
 K_INT, K_STRING, K_PAREN, K_UNARY, K_SUBSCRIPT, K_BINARY = 106, 109, 111, 112, 113, 114
 K_COMPOUND_ASSIGN, K_CONDITIONAL, K_CAST, K_COMPOUND_LITERAL = 115, 116, 117, 118
-K_INITLIST, K_STMTEXPR, K_GENERIC = 119, 121, 122
+K_INITLIST, K_STMTEXPR, K_GENERIC, K_SIZEOF = 119, 121, 122, 136
 K_COMPOUND, K_CASE, K_DEFAULT, K_SWITCH, K_RETURN, K_DECLSTMT = 202, 203, 204, 206, 214, 231
 K_UNEXPOSED_ATTR = 400
 K_MACRO_DEFINITION, K_MACRO_EXPANSION, K_INCLUSION = 501, 502, 503
@@ -154,6 +154,7 @@ _PROTOTYPES: dict[str, tuple[Any, ...]] = {
     "isFunctionTypeVariadic": (c_uint, Type),
     "getTypeSpelling": (String, Type),
     "getTypeDeclaration": (Cursor, Type),
+    "Cursor_getVarDeclInitializer": (Cursor, Cursor),
     "getEnumConstantDeclValue": (ctypes.c_longlong, Cursor),
     "getCursorBinaryOperatorKind": (c_int, Cursor),
     "getCursorUnaryOperatorKind": (c_int, Cursor),

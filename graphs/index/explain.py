@@ -20,6 +20,7 @@ _WORDS = {
     "parameter": "as a callback",
     "variable": "through a variable",
     "constructor": "before main, as a constructor",
+    "destructor": "after main, as a destructor",
     "signal": "as a signal handler",
     "thread": "as a thread",
     "library": "by a library function it is given to",
@@ -66,7 +67,7 @@ def how(index: Index, edge: Edge) -> str:
         return f"{words}, entered at {edge.place}"
     if name:
         words = f"through {name}"
-    if edge.kind == "constructor":
+    if edge.kind in ("constructor", "destructor"):
         return f"{words}, {edge.place}"
     steps = index.evidence(edge)
     if name and steps:
@@ -94,9 +95,10 @@ def chain(index: Index, edge: Edge, sources: Sources) -> list[str]:
     for step in index.evidence(edge):
         lines += _line(step.place, step_words(step), sources)
     name = through(index, edge)
-    if edge.kind == "constructor":
+    if edge.kind in ("constructor", "destructor"):
         made = f", written by {callee.macro}()" if callee.macro else ""
-        lines += _line(edge.place, f"{callee.name} is a constructor{made}: it runs before main", sources)
+        when = "before" if edge.kind == "constructor" else "after"
+        lines += _line(edge.place, f"{callee.name} is a {edge.kind}{made}: it runs {when} main", sources)
     elif edge.kind in ("signal", "thread", "library"):
         lines += _line(
             edge.place,

@@ -22,7 +22,8 @@ KINDS = {
 GROUP = {
     "field": "through a pointer", "table": "through a pointer", "variable": "through a pointer",
     "parameter": "as a callback", "library": "as a callback", "signal": "by the system",
-    "thread": "by the system", "constructor": "by the system", "tcg": "from generated code",
+    "thread": "by the system", "constructor": "by the system", "destructor": "by the system",
+    "tcg": "from generated code",
 }  # fmt: skip
 _EVIDENCE = 3
 _NOWHERE = Links()

@@ -14,6 +14,8 @@ A symbol is a short string, the same in every unit that mentions it:
 
 A place is one integer: file number in `Unit.files`, line, column; see `place` and `unplace`.
 
+BY_NAME + a name is a function of which the unit knows no more than that; merging finds out which.
+
 - `Unit`: the facts of one file; `pack()` and `Unit.unpack()` for the incremental store and for processes.
 - `USES`, `FLOW_KINDS`, `SITE_KINDS`: names of the small integers used in the rows.
 """
@@ -29,6 +31,8 @@ _COLUMN_MASK, _LINE_MASK = (1 << _COLUMN_BITS) - 1, (1 << _LINE_BITS) - 1
 
 USES = ("read", "write", "call", "address", "declaration", "definition", "type")
 READ, WRITE, CALL, ADDRESS, DECLARATION, DEFINITION, TYPE = range(7)
+
+BY_NAME = "f:?:"
 
 FLOW_KINDS = ("assignment", "initialiser", "argument", "return", "address passed")
 ASSIGNED, INITIALISED, PASSED, RETURNED, ALIASED = range(5)

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from graphs.index.facts import Unit, place
+from graphs.index.facts import BY_NAME, Unit, place
 
 
 class Function(NamedTuple):
@@ -25,7 +25,7 @@ class Function(NamedTuple):
     klass: str
     signature: str
     macro: str
-    constructor: bool
+    constructor: int
     parameters: tuple[str, ...]
     inline: bool
     programs: int
@@ -117,6 +117,7 @@ class _Merger:
         self.everywhere = everywhere
         self.out = Merged()
         self.functions: dict[tuple[str, str], list[Any]] = {}
+        self.named: dict[str, list[str]] = {}
 
     def run(self) -> Merged:
         out = self.out
@@ -124,7 +125,7 @@ class _Merger:
         symbols: set[str] = set()
         for unit in self._units():
             files.update(unit.files, (unit.path,))
-            symbols.update(unit.keys)
+            symbols.update(f"f::{key[4:]}" if key.startswith(BY_NAME) else key for key in unit.keys)
             self._functions(unit)
         out.files = sorted(files)
         out.symbols = sorted(symbols)
@@ -192,6 +193,19 @@ class _Merger:
             self.out.functions.append(Function(*row))
         self.function_number = {identity: n for n, identity in enumerate(order)}
 
+    def _found(self, unit: Unit, key: str) -> str:
+        """The key of a function that a unit knows by name only: its own, else a static one it reads."""
+        name = key[len(BY_NAME) :]
+        if not self.named:
+            for path, known in self.functions:
+                self.named.setdefault(known, []).append(path)
+        seen = {unit.path, *unit.depends}
+        for path in sorted(self.named.get(name, ()), key=lambda path: path != unit.path):
+            own: str = self.functions[path, name][0]
+            if path in seen and not own.startswith("f::"):
+                return own
+        return f"f::{name}"
+
     def _unit(
         self,
         unit: Unit,
@@ -201,7 +215,8 @@ class _Merger:
         references: set[int],
     ) -> None:
         self._enter(unit)
-        out, keys, mask = self.out, unit.keys, self._mask(unit)
+        out, mask = self.out, self._mask(unit)
+        keys = unit.keys = [self._found(unit, key) if key.startswith(BY_NAME) else key for key in unit.keys]
         files = self._files
         low = (1 << 36) - 1
         callers = [

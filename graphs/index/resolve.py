@@ -12,6 +12,7 @@ Kinds of edges (`KINDS`)
     signal        a signal handler, from the function that installs it
     thread        a thread's body, from the function that starts it
     library       a callback given to a library function, which calls it
+    destructor    the program's end runs it
     tcg           a helper that generated code calls, from where generated code is entered
 
 - `resolve(merged, programs, generated)`: the `Edge`s of all programs.
@@ -28,7 +29,7 @@ from graphs.index.merge import Flow, Function, Merged, Site
 
 KINDS = (
     "direct", "macro", "field", "table", "parameter", "variable", "constructor", "signal", "thread",
-    "library", "tcg",
+    "library", "tcg", "destructor",
 )  # fmt: skip
 START = -1
 
@@ -139,8 +140,9 @@ class _Resolver:
 
     def _constructors(self) -> None:
         for number, function in enumerate(self.merged.functions):
-            if function.constructor:
-                self._add(Edge(START, number, "constructor", function.place, -1, function.programs))
+            for bit, kind in ((1, "constructor"), (2, "destructor")):
+                if function.constructor & bit:
+                    self._add(Edge(START, number, kind, function.place, -1, function.programs))
 
     def _sites(self, solution: Solution, program: int, found: set[int]) -> None:
         entered = set(self.generated.get("entered_through", ()))

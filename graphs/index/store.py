@@ -24,7 +24,7 @@ from graphs.index.facts import FLOW_KINDS, SITE_KINDS, unplace
 from graphs.index.merge import Merged, unreference
 from graphs.index.resolve import KINDS, Resolved
 
-FORMAT = 1
+FORMAT = 2
 MAGIC = b"studykvm index\n"
 
 SCHEMA = """
@@ -41,7 +41,8 @@ CREATE TABLE functions (
     id INTEGER PRIMARY KEY, file INTEGER, name TEXT, line INTEGER, column INTEGER, last_line INTEGER,
     static INTEGER, inline INTEGER, macro TEXT, constructor INTEGER, class TEXT, signature TEXT,
     parameters TEXT, programs INTEGER, symbol INTEGER);
--- definitions; identity is (file, name). macro: the macro that wrote it. class: shape of its type, e.g. i(pi)
+-- definitions; identity is (file, name). macro: the macro that wrote it. constructor: 1 runs before main,
+-- 2 after it, 3 both. class: shape of its type, e.g. i(pi)
 
 CREATE TABLE symbols (id INTEGER PRIMARY KEY, kind TEXT, file TEXT, name TEXT, scope TEXT);
 -- kind: function, variable, local, parameter, field, constant, type ...; file: '' for external linkage;

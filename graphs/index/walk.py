@@ -102,13 +102,15 @@ class Walker:
             size += 1
         return written[:size]
 
-    def _constructor(self) -> bool:
+    def _constructor(self) -> int:
+        """1 for what runs before main, 2 for what runs after it, 3 for both."""
         tree = self.tree
         if not any(tree.kind[child] == clang.K_UNEXPOSED_ATTR for child in tree.children[0]):
-            return False
+            return 0
         # The attribute may stand on the first declaration alone.
         first = self.lib.getCanonicalCursor(tree.cursor[0])
-        return any("__attribute__((constructor" in clang.declaration(c) for c in (tree.cursor[0], first))
+        written = "".join(clang.declaration(cursor) for cursor in (tree.cursor[0], first))
+        return ("__attribute__((constructor" in written) + 2 * ("__attribute__((destructor" in written)
 
     def _variable(self, cursor: Cursor, location: Location) -> None:
         symbol = self.symbols.of(cursor)

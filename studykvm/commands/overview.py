@@ -77,7 +77,7 @@ def edges(argv: list[str]) -> int:
                 out.write(f"{who}\t{other.file}\t{other.name}\t{kind}\t{tier}\t{where}\n")
 
         for edge in index.edges():
-            tier = "direct" if edge.kind in ("direct", "macro", "constructor") else "flow"
+            tier = "direct" if edge.kind in ("direct", "macro", "constructor", "destructor") else "flow"
             row(edge.caller, edge.callee, edge.kind, tier, f"{edge.file}:{edge.line}:{edge.column}")
         if args.tier != "flow":
             tiering = Tiering(index)

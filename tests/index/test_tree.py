@@ -72,7 +72,7 @@ def test_precompiled_headers_change_nothing(tmp_path):
     assert ours == {row for row in calls(tmp_path / "without.index") if row[3].split(":")[0].endswith(".c")}
 
 
-# Calls that are written but that gcc drops as dead when it reads them: behind `1 ||` or `return;`, under a constant
+# Calls that are written but that gcc drops as dead: behind `1 ||` or `return;`, under a constant
 # condition, or for accesses of one byte, which cannot cross a page.
 DROPPED = {
     ("hw/bt-l2cap.c", "l2cap_iframe_in", "l2cap_sframe_in"),
@@ -88,7 +88,7 @@ DROPPED = {
 
 
 def gcc_calls(folder, tree, family):
-    """Direct calls as gcc has them, (file, caller, callee) of all files, and the functions that it compiled."""
+    """Direct calls as gcc has them, (file, caller, callee), and the functions that it compiled."""
     words = family.arguments(tree, folder)
     at = words.index("-nobuiltininc")
     words = [word for word in words[1:at] + words[at + 3 :] if not word.startswith("-ferror-limit")]
