@@ -1,6 +1,7 @@
 """`studykvm exercise`: the coursework in a terminal, with or without Jupyter."""
 
 import argparse
+import sys
 from pathlib import Path
 
 from studykvm.errors import StudyError
@@ -110,9 +111,12 @@ def _answer(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> int:
     from studykvm.coursework.checking import check_file
     from studykvm.coursework.progress import Progress
+    from studykvm.coursework.sheets import number_of
 
     if not 1 <= args.seconds <= 600:
         raise StudyError(f"--seconds {args.seconds}: choose 1 to 600")
+    number_of(args.file)
+    print(f"Running {args.file}, cell by cell ...", file=sys.stderr, flush=True)
     checked = check_file(args.file, args.seconds)
     progress = Progress.open(Path(args.file).parent)
     for verdict in checked.verdicts:

@@ -8,6 +8,7 @@ A wrong part is explained by what the evidence shows of what was said, not by wh
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -32,6 +33,9 @@ KINDS: dict[str, Callable[[dict[str, Any], Any], list[Part]]] = {
 }
 
 
+_LINES = re.compile(r"lines? (\d+)(?:-(\d+))? of (\w+)")
+
+
 def judge(question: Question, answer: Any) -> Verdict:
     """Judge an answer; Ellipsis, None and nothing at all are no answer yet."""
     if isinstance(answer, dict) and len(answer) < 100:
@@ -39,10 +43,21 @@ def judge(question: Question, answer: Any) -> Verdict:
     if answer is ... or answer is None or (isinstance(answer, str) and answer.strip() in ("", "...")):
         return Verdict(question.id, [Part(None, f"an answer looks like this: {question.form}")])
     try:
-        return Verdict(question.id, KINDS[question.kind](question.spec | {"name": question.id}, answer))
+        parts = KINDS[question.kind](question.spec | {"name": question.id}, answer)
+        return Verdict(question.id, parts + _where_to_look(parts))
     except BadAnswer as wrong:
         return Verdict(
             question.id, [Part(False, str(wrong)), Part(None, f"a form that fits: {question.form}")]
         )
     except RecursionError:
         return Verdict(question.id, [Part(False, "the answer is nested too deep to be read")])
+
+
+def _where_to_look(parts: list[Part]) -> list[Part]:
+    """A remark on how to see the lines of a recording that a wrong part names."""
+    for part in parts:
+        found = _LINES.search(part.text) if part.ok is False else None
+        if found:
+            span = f"{found[1]}-{found[2]}" if found[2] else f"{found[1]}-{int(found[1]) + 20}"
+            return [Part(None, f"to look at the evidence: studykvm exercise evidence {found[3]} {span}")]
+    return []

@@ -237,7 +237,7 @@ def test_a_student_said_that_bdrv_new_reads_hda():
 
 def test_a_student_said_that_qcow_open_calls_raw_open():
     """bdrv_open does not run in the emulator; the middle is right; raw_open is two calls further down."""
-    _, never, right, between = parts("5.4", "bdrv_open -> bdrv_open2 -> qcow_open -> raw_open")
+    _, never, right, between, _ = parts("5.4", "bdrv_open -> bdrv_open2 -> qcow_open -> raw_open")
     assert never[0] is False and "never calls bdrv_open" in never[1] and "block.c:353" in never[1]
     assert right[0] is True and "bdrv_open2 -> qcow_open" in right[1]
     assert between[0] is False and "does not call it itself: through 2 other functions" in between[1]
