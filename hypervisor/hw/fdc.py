@@ -20,8 +20,9 @@ from hypervisor.block import (
 )
 from hypervisor.block_int import BlockDriverState
 from hypervisor.hw.isa_bus import ISADevice, ISADeviceInfo, isa_create, isa_init_irq, isa_qdev_register
-from hypervisor.hw.qdev import DeviceInfo, qdev_init, qdev_register, system_bus_info
+from hypervisor.hw.qdev import qdev_init
 from hypervisor.hw.qdev_properties import Property, qdev_prop_set_drive
+from hypervisor.hw.sysbus import SysBusDeviceInfo, sysbus_register_withprop
 from hypervisor.module import device_init
 from hypervisor.vl_drive import DriveInfo
 from hypervisor.vmstate.absent import register_absent, vmstate_fdc
@@ -184,7 +185,7 @@ def fdc_register_devices() -> None:
     """Register the controller; its kinds for other machines have names only."""
     isa_qdev_register(isa_fdc_info)
     for name in ("sysbus-fdc", "SUNW,fdtwo"):
-        qdev_register(DeviceInfo(name=name, bus_info=system_bus_info))
+        sysbus_register_withprop(SysBusDeviceInfo(name=name))
 
 
 device_init(fdc_register_devices)
