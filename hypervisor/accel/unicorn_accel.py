@@ -37,6 +37,7 @@ from hypervisor.exec import ram
 _IF = 0x200
 _UNDEFINED = 6
 _STRAY_PAGES = 256
+_MIB = 1 << 20
 _EFER = 0xC0000080
 _MSRS = (0x174, 0x175, 0x176, 0xC0000081, 0xC0000082, 0xC0000083, 0xC0000084, 0xC0000102)
 _RAM_FLAGS, _CODE_FLAGS, _LDT_FLAGS, _TSS_FLAGS = 0x9300, 0x9B00, 0x8200, 0x8B00
@@ -95,13 +96,22 @@ class UnicornAccel:
         self._traps: dict[int, Callable[[], bool]] = {}
         self._trap: Callable[[], bool] | None = None
         self._stray_pages = 0
+        self._a20 = self._wanted_a20 = True
         self._dirty = Dirty()
 
     # Memory
 
     def map_ram(self) -> None:
         """Put the machine's memory at physical address 0."""
-        self._map(0, ram(), self._all)
+        # The second megabyte is a region of its own: `set_a20` exchanges it.
+        for begin, end in ((0, _MIB), (_MIB, 2 * _MIB), (2 * _MIB, len(ram()))):
+            self._map_ram(begin, begin, min(end, len(ram())) - begin)
+
+    def _map_ram(self, address: int, offset: int, size: int) -> None:
+        if size > 0:
+            pin = ctypes.c_char.from_buffer(ram(), offset)
+            self._pins.append(pin)
+            self._uc.mem_map_ptr(address, size, self._all, ctypes.addressof(pin))
 
     def map_memory(self, address: int, memory: mmap, writable: bool) -> None:
         """Show a piece of memory of its own, a ROM, at `address`; whole pages."""
@@ -129,10 +139,21 @@ class UnicornAccel:
         self._uc.mem_unmap(address, size)
 
     def set_a20(self, on: bool) -> None:
-        """Let address line 20 through, or have the odd megabytes show the even ones."""
-        self._context.load()
-        self._context.set_a20(on)
-        self._context.store()
+        """Let address line 20 through, or have the second megabyte show the first, as real mode sees it."""
+        self._wanted_a20 = on
+        if self._running:
+            # Not under the feet of the instruction that asks for it.
+            self.stop()
+        else:
+            self._apply_a20()
+
+    def _apply_a20(self) -> None:
+        on, size = self._wanted_a20, min(len(ram()), 2 * _MIB) - _MIB
+        if on == self._a20 or size <= 0:
+            return
+        self._a20 = on
+        self._uc.mem_unmap(_MIB, size)
+        self._map_ram(_MIB, _MIB if on else 0, size)
         self._flush_tlb()
 
     def _flush_tlb(self) -> None:
@@ -152,6 +173,7 @@ class UnicornAccel:
     def reset(self) -> None:
         """Take the state after power-on."""
         self._uc.context_restore(self._power_on)
+        self.set_a20(True)
         segs = {name: Segment(flags=_RAM_FLAGS) for name in SEGMENTS}
         segs["cs"] = Segment(0xF000, 0xFFFF0000, 0xFFFF, _CODE_FLAGS)
         segs["ldt"].flags, segs["tr"].flags = _LDT_FLAGS, _TSS_FLAGS
@@ -256,6 +278,8 @@ class UnicornAccel:
         finally:
             self._running = False
         self._raise_failure()
+        if self._wanted_a20 != self._a20:
+            self._apply_a20()
         over, executed = self._slice.end()
         self.executed += executed
         if self._trap is not None:

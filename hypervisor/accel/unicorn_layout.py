@@ -5,7 +5,7 @@ holds everything and costs one copy. Offsets are those of unicorn 2.1, counted f
 
     0x000 regs[16]   0x080 eip   0x088 eflags   0x0a8 cc_op   0x0b0 hflags
     0x0b8 segs[6], ldt, tr, gdt, idt: 24 bytes each (selector, base, limit, flags)
-    0x1a8 cr[5]   0x1d0 a20_mask   0x338 xmm[32], 64 bytes each
+    0x1a8 cr[5]   0x338 xmm[32], 64 bytes each
     0x1508 error_code, exception_is_int   0x1518 dr[8]   0x1578 old_exception
 
 - `Context(uc)`: `load()` from the processor, `store()` into it, fields in between.
@@ -24,7 +24,7 @@ SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs", "ldt", "tr")
 CS, SS = 1, 2
 _HEADER = 0x28
 _REGS, _EIP, _EFLAGS, _HFLAGS = 0, 0x80, 0x88, 0xB0
-_SEGS, _GDT, _IDT, _CR, _A20, _XMM = 0xB8, 0x178, 0x190, 0x1A8, 0x1D0, 0x338
+_SEGS, _GDT, _IDT, _CR, _XMM = 0xB8, 0x178, 0x190, 0x1A8, 0x338
 _ERROR, _IS_INT, _DR, _OLD = 0x1508, 0x150C, 0x1518, 0x1578
 _SEGMENT = struct.Struct("<IxxxxQII")
 _CR0_BITS = 0x0E
@@ -140,10 +140,6 @@ class Context:
     def settle(self) -> None:
         """Forget the exception under way: it has been delivered."""
         self._set(_OLD, 0xFFFFFFFF)
-
-    def set_a20(self, on: bool) -> None:
-        """Let address line 20 through or hold it low."""
-        self._set(_A20, 0xFFFFFFFF if on else 0xFFEFFFFF)
 
     def read(self, eflags: int) -> CpuState:
         """All of the processor but its model-specific registers and floating point."""
