@@ -7,8 +7,8 @@
 
     Server.serve ── selector ──► a turn of a Client, which ends where its socket would block
 
-At most 64 clients are served; more wait in the kernel's queue. After its reply every client goes to the
-end of the queue. Clients past their deadline are sent away.
+At most 16 clients are served, which bounds what their requests take; more wait in the kernel's queue. After
+its reply every client goes to the end of the queue. Clients past their deadline are sent away.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from hypervisor.errors import HypervisorError
 from hypervisor.nbd_client import Client
 from hypervisor.nbd_export import Export
 
-MAX_CLIENTS = 64
+MAX_CLIENTS = 16
 _READ = selectors.EVENT_READ
 
 
