@@ -32,7 +32,7 @@ from hypervisor.qemu_kvm_vcpu import accel_of, kvm_inject_irq, vcpu_of
 from hypervisor.savevm import vmstate_register
 from hypervisor.trace_io import traced_io
 from hypervisor.vmstate import VMStateDescription
-from hypervisor.vmstate.fields import VMSTATE_UINT64
+from hypervisor.vmstate.fields import VMSTATE_U64
 from tracer import Struct, symbol, traced
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ vmstate_kvmclock = symbol(
         minimum_version_id=1,
         pre_save=kvmclock_pre_save,
         post_load=kvmclock_post_load,
-        fields=(VMSTATE_UINT64("clock"),),
+        fields=(VMSTATE_U64("clock"),),
     ),
     "vmstate_kvmclock",
 )

@@ -327,6 +327,12 @@ def find_se(idstr: str, instance_id: int) -> SaveStateEntry | None:
     return next((se for se in _savevm_handlers if (se.idstr, se.instance_id) == (idstr, instance_id)), None)
 
 
+def _foreign(idstr: str) -> SaveStateEntry | None:
+    from hypervisor.vmstate.absent import of_another_accelerator
+
+    return of_another_accelerator(idstr)
+
+
 def _begin_section(f: QEMUFile, entries: dict[int, LoadStateEntry]) -> int:
     """Read the head of a section and its data."""
     section_id = qemu_get_be32(f)
@@ -336,7 +342,7 @@ def _begin_section(f: QEMUFile, entries: dict[int, LoadStateEntry]) -> int:
     instance_id, version_id = qemu_get_be32(f), qemu_get_be32(f)
     if qemu_file_has_error(f):
         return -errno.EIO
-    se = find_se(idstr, instance_id)
+    se = find_se(idstr, instance_id) or _foreign(idstr)
     if se is None:
         complain(f"Unknown savevm section or instance '{idstr}' {instance_id}")
         return -errno.EINVAL

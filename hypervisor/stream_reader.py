@@ -133,8 +133,8 @@ def _read_disks(f: QEMUFile) -> dict[str, int]:
 
 
 def _read_tpr(f: QEMUFile) -> list[tuple[str, Any]]:
-    """Section "kvm-tpr-opt" of qemu-kvm: the patched ROM's variables and five numbers."""
-    return [("words", list(struct.unpack(">13I", _get(f, 52))))]
+    """Section "kvm-tpr-opt" of qemu-kvm: the patched ROM's 31 words and five numbers."""
+    return [("words", list(struct.unpack(">36I", _get(f, 144))))]
 
 
 _LIVE = {"ram": _read_memory, "block": _read_disks}

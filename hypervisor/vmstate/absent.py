@@ -5,11 +5,13 @@ sections are the same, in the same order, and a stream of either can be read. Wh
 device, its description moves to where the others are.
 
 - `register_absent(instance_id, vmsd)`: have such a section saved.
+- `of_another_accelerator(idstr)`: for sections of KVM's, loaded by a machine without it.
 """
 
 from __future__ import annotations
 
-from hypervisor.savevm import vmstate_register
+from hypervisor.savevm import SaveStateEntry, vmstate_register
+from hypervisor.savevm_file import QEMUFile, qemu_get_be32
 from hypervisor.vmstate import ABSENT, VMStateDescription, VMStateField
 from hypervisor.vmstate.fields import (
     VMSTATE_BUFFER,
@@ -34,6 +36,24 @@ from tracer import symbol
 def register_absent(instance_id: int, vmsd: VMStateDescription) -> None:
     """Have the section of a device saved that the model lacks."""
     vmstate_register(instance_id, vmsd, ABSENT)
+
+
+def _drop_tpr(f: QEMUFile, opaque: None, version_id: int) -> int:
+    for _ in range(36):
+        qemu_get_be32(f)
+    return 0
+
+
+def of_another_accelerator(idstr: str) -> SaveStateEntry | None:
+    """Where a section goes that only a machine under KVM has, and that any other can do without.
+
+    0.12.4 refuses such a machine.
+    """
+    if idstr == "kvmclock":
+        return SaveStateEntry(idstr=idstr, version_id=1, vmsd=vmstate_kvmclock, opaque=ABSENT)
+    if idstr == "kvm-tpr-opt":
+        return SaveStateEntry(idstr=idstr, version_id=1, load_state=_drop_tpr)
+    return None
 
 
 def _description(

@@ -1,5 +1,6 @@
 """A running guest moves to another machine: none of its numbers is missing, and only one of the two runs."""
 
+import os
 import re
 import socket
 import struct
@@ -8,6 +9,7 @@ import time
 import pytest
 
 from studykvm import guests
+from tests.hypervisor import guest_images as images
 from tests.hypervisor.machines import Machine
 
 SECTOR_5 = slice(5 * 512, 6 * 512)
@@ -233,3 +235,72 @@ def test_disks_go_with_the_machine(machine, side, tmp_path):
     destination.type("quit\n")
     destination.end()
     assert empty.read_bytes() == (tmp_path / "count.img").read_bytes()
+
+
+@pytest.mark.skipif(
+    not os.access("/dev/kvm", os.R_OK | os.W_OK), reason="no /dev/kvm that this user may open"
+)
+@pytest.mark.parametrize("route", [("kvm", "unicorn"), ("unicorn", "kvm"), ("kvm", "kvm")], ids="-".join)
+def test_a_guest_moves_from_one_accelerator_to_another(side, tmp_path, route):
+    kvm = {"kvm": ("-enable-kvm", "-no-kvm-irqchip"), "unicorn": ()}
+    port = free_port()
+    incoming = ("-incoming", f"tcp:127.0.0.1:{port}")
+    destination = side("destination", *kvm[route[1]], *incoming, turns=2_000)
+    source = side("source", *kvm[route[0]])
+    source.wait_for_numbers(50, seconds=60)
+    source.ask(f"migrate tcp:127.0.0.1:{port}")
+    assert "Migration status: completed" in source.ask("info migrate")
+    destination.wait_for_numbers(50, seconds=60)
+    source.stop()
+    destination.stop()
+    assert_counts_on(source.numbers() + destination.numbers())
+
+
+class Line:
+    """The other end of a machine's serial line."""
+
+    def __init__(self, path):
+        limit = time.monotonic() + 20
+        while not path.exists():
+            assert time.monotonic() < limit
+            time.sleep(0.05)
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.connect(str(path))
+        self.socket.settimeout(60)
+        self.seen = ""
+
+    def expect(self, text):
+        while text not in (plain := re.sub(r"\x1b\[[\d;]*[A-Za-z]", "", self.seen)):
+            more = self.socket.recv(4096)
+            assert more, self.seen
+            self.seen += more.decode("latin1")
+        before, self.seen = plain.split(text, 1)
+        return before
+
+
+@images.needs("seabios", "grub-pc-bin", "grub-common", "mtools")
+def test_grub_answers_after_the_move(machine, tmp_path):
+    disk = images.overlay(images.grub_disk(tmp_path))
+
+    def start(name, *argv):
+        running = machine(
+            *("-m", "64", "-hda", disk, "-bios", "seabios", "-nographic", "-monitor", "stdio"),
+            *("-serial", f"unix:{tmp_path}/{name},server,nowait", *argv),
+        )
+        running.wait_for("(qemu) ")
+        return running, Line(tmp_path / name)
+
+    port = free_port()
+    destination, there = start("there", "-incoming", f"tcp:127.0.0.1:{port}")
+    source, here = start("here")
+    here.expect("grub> ")
+    here.socket.sendall(b"cat (hd0,msdos1)/hel")
+    here.expect("hel")
+    source.type(f"migrate tcp:127.0.0.1:{port}\ninfo migrate\n")
+    source.wait_for("Migration status: completed")
+    # The line was half typed when the machine moved.
+    there.socket.sendall(b"lo.txt\r")
+    assert images.TEXT.strip() in there.expect("grub> ")
+    for running in (source, destination):
+        running.type("quit\n")
+        assert running.end()[0] == 0

@@ -34,7 +34,7 @@ GUEST = (
     + lba(0x43, 1, 5, 0x8000)
     + b"\xf4\xeb\xfd"
 )
-OPTIONS = ["-no-kvm", "-m", "32", "-net", "none", "-nographic", "-monitor", "stdio", "-bios", "seabios"]
+OPTIONS = ["-m", "32", "-net", "none", "-nographic", "-monitor", "stdio", "-bios", "seabios"]
 
 
 class Side:
@@ -113,6 +113,18 @@ def move(folder, name, incoming, outgoing, disk="overlay.img", ends=b"Migration 
     destination.quit()
 
 
+def move_under_kvm(folder, at):
+    kvm = ("-enable-kvm", "-no-kvm-irqchip")
+    destination = Side(folder, "e08.dst", "overlay.img", *kvm, "-incoming", at)
+    source = Side(folder, "e08.src", "overlay.img", *kvm)
+    wait_until_booted(source, folder)
+    source.obey(f"migrate {at}")
+    wait_for_end(source, b"Migration status: completed")
+    destination.obey("info status")
+    source.quit()
+    destination.quit()
+
+
 def keep(folder):
     source = Side(folder, "e05.src", "overlay.img")
     wait_until_booted(source, folder)
@@ -139,6 +151,7 @@ def scenarios(folder):
         "e02": lambda: move(folder, "e02", f"tcp://0:{port}", slashes, ends=b"Migration status: failed"),
         "e03": lambda: bad_protocol(folder),
         "e05": lambda: keep(folder),
+        "e08": lambda: move_under_kvm(folder, at),
         "e07": lambda: move(folder, "e07", at, [f"migrate -d -b {at}"], disk="dst.img"),
     }
 
@@ -167,6 +180,11 @@ PARTS = [
     ("e05", "e05.dst", "e05_mig_dst_exec", "exec_accept_incoming_migration", 1),
     ("e07", "e07.dst", "e07_mig_dst_block", "qemu_start_incoming_migration", 1),
     ("e07", "e07.dst", "e07_mig_dst_block", "tcp_accept_incoming_migration", 1),
+    ("e08", "e08.src", "e08_mig_src_kvm", "do_migrate", 1),
+    ("e08", "e08.src", "e08_mig_src_kvm", "tcp_wait_for_connect", 1),
+    ("e08", "e08.src", "e08_mig_src_kvm", "migrate_fd_put_ready", 1),
+    ("e08", "e08.dst", "e08_mig_dst_kvm", "qemu_start_incoming_migration", 1),
+    ("e08", "e08.dst", "e08_mig_dst_kvm", "tcp_accept_incoming_migration", 1),
 ]
 
 
@@ -211,6 +229,8 @@ def known():
     ids=[f"{side}-{function}-{number}" for _, side, _, function, number in PARTS],
 )
 def test_saving_and_moving_make_the_recorded_calls(traces, scenario, side, recording, function, number):
+    if scenario == "e08" and not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        pytest.skip("no /dev/kvm that this user may open")
     found = compare_stream(
         traces(scenario, side), recordings.load(recording), function, known(), number=number
     )
