@@ -23,7 +23,6 @@ from hypervisor.hw.isa_bus import ISADevice, ISADeviceInfo, isa_create, isa_init
 from hypervisor.hw.qdev import qdev_init
 from hypervisor.hw.qdev_properties import Property, qdev_prop_set_drive
 from hypervisor.hw.sysbus import SysBusDeviceInfo, sysbus_register_withprop
-from hypervisor.hw.sysbus import SysBusDeviceInfo, sysbus_register_withprop
 from hypervisor.module import device_init
 from hypervisor.vl_drive import DriveInfo
 from hypervisor.vmstate.absent import register_absent, vmstate_fdc
