@@ -1,4 +1,4 @@
-"""`studykvm trace`: show, count and export traces.
+"""`studykvm trace`: show, count, export and join traces.
 
 - `main(argv) -> int`: 0; 1 when the trace is damaged, after what could be read was printed.
 """
@@ -21,6 +21,8 @@ from tracer.values import escape
 def main(argv: list[str]) -> int:
     """Run the command; see the module's docstring."""
     options = _parser().parse_args(argv)
+    if options.action == "join":
+        return _join(options)
     trace = load(options.trace)
     try:
         if options.action == "export":
@@ -37,11 +39,15 @@ def main(argv: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="studykvm trace", description="Show, count or export a trace.")
+    parser = argparse.ArgumentParser(prog="studykvm trace", description="Show, count, export or join traces.")
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     show = actions.add_parser("show", help="print the call tree")
     stats = actions.add_parser("stats", help="print counts and times by function")
     export = actions.add_parser("export", help="write the trace in another format")
+    join = actions.add_parser("join", help="make one trace of the two sides of a migration")
+    join.add_argument("source", metavar="SRC", help="the source's trace")
+    join.add_argument("destination", metavar="DST", help="the destination's trace")
+    join.add_argument("-o", dest="output", metavar="OUT", required=True, help="the joined trace")
     for action in (show, stats, export):
         action.add_argument("trace", metavar="FILE", help="a trace, as --trace FILE records it")
     for action in (show, export):
@@ -61,6 +67,17 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--format", required=True, metavar="NAME", help=", ".join(FORMATS))
     export.add_argument("-o", dest="output", metavar="OUT", help="file to write; default is standard output")
     return parser
+
+
+def _join(options: argparse.Namespace) -> int:
+    from graphs.migration_join import join
+
+    found = join(load(options.source), load(options.destination), options.output)
+    print(
+        f"{options.output}: {found.events:,} events; {found.written:,} bytes written, {found.read:,} read,"
+        f" aligned at {found.places:,} places; the destination's clock moved by {found.shift / 1e6:.3f} ms"
+    )
+    return 0
 
 
 def _positive(text: str) -> int:
