@@ -6,6 +6,7 @@ Target: at least half of qemu-nbd's throughput, untraced, with requests of 64 Ki
 from __future__ import annotations
 
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
@@ -21,16 +22,25 @@ REQUESTS = (64 << 10, 256 << 10, 1 << 20)
 
 
 @contextmanager
-def _serving(command: list[str], socket: Path) -> Iterator[str]:
+def _serving(command: list[str], path: Path) -> Iterator[str]:
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
-        while not socket.exists():
+        while not _answers(path):
             time.sleep(0.01)
-        yield f"nbd+unix:///?socket={socket}"
+        yield f"nbd+unix:///?socket={path}"
     finally:
         server.terminate()
         server.wait()
-        socket.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+    return True
 
 
 def _rate(source: str, target: str, request: int) -> float:
@@ -69,8 +79,8 @@ def _pair(
     for _ in range(ROUNDS):
         pair = []
         # One at a time: qemu-nbd locks the image.
-        for command, socket in ((ours, folder / "ours"), (theirs, folder / "theirs")):
-            with _serving(command, socket) as uri:
+        for command, path in ((ours, folder / "ours"), (theirs, folder / "theirs")):
+            with _serving(command, path) as uri:
                 ends = (uri, "null:") if copying == "read" else (str(data), uri)
                 pair.append(_rate(*ends, request))
         rates.append(pair)
