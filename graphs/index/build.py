@@ -14,8 +14,10 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
+import signal
 import sqlite3
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -134,8 +136,10 @@ def build(
         else:
             todo = list(source.files) if PSEUDO in old.units and not old.fresh(PSEUDO, digests) else todo
         units = old.keep(set(source.files) - set(todo), digests)
-        for path, depends, facts in _read_all(work, todo, jobs, progress, scheduler):
-            units[path] = depends, facts
+        with _interruption(scheduler is None) as check:
+            for path, depends, facts in _read_all(work, todo, jobs, progress, scheduler):
+                units[path] = depends, facts
+                check()
         report.read = len(todo)
         _write(source, output, meta, units, digests, report)
     report.seconds = time.perf_counter() - started
@@ -152,6 +156,31 @@ def _paused_collector() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
+
+
+@contextmanager
+def _interruption(here: bool) -> Iterator[Callable[[], None]]:
+    """Ctrl-C counts between two files: within one a callback of libclang would lose it, and half the file."""
+    pressed: list[int] = []
+    before = signal.getsignal(signal.SIGINT)
+    ours = (
+        here
+        and before is signal.default_int_handler
+        and threading.current_thread() is threading.main_thread()
+    )
+
+    def check() -> None:
+        if pressed:
+            raise KeyboardInterrupt
+
+    if ours:
+        signal.signal(signal.SIGINT, lambda number, _frame: pressed.append(number))
+    try:
+        yield check
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, before)
+    check()
 
 
 def prepare(source: Source, scratch: Path, report: Report) -> Work:

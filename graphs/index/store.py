@@ -313,6 +313,8 @@ def write(
         when the disk is full or the folder cannot be written; the old index is kept.
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    if path.exists() and not path.is_file():
+        raise GraphsError(f"the index cannot be written to {path}: that is no file; name another with -o")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.closing(sqlite3.connect(beside, isolation_level=None)) as db:

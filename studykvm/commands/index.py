@@ -6,6 +6,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from studykvm.commands.ask import counted
+
 if TYPE_CHECKING:
     from graphs.index.build import Report
 
@@ -40,6 +42,8 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress")
     args = parser.parse_args(argv)
+    if args.jobs < 1:
+        parser.error(f"--jobs wants a number of processes, not {args.jobs}")
     from graphs.index import build, store
     from graphs.index.locate import locate, narrowed
 
@@ -75,16 +79,18 @@ def _bar(done: int, total: int, path: str) -> None:
 
 
 def _told(report: "Report") -> None:
+    functions, edges = counted(report.functions, "function"), counted(report.edges, "call")
+    sites = f"{counted(report.sites, 'place')} that call through pointers ({report.unresolved} unresolved)"
+    print(f"{report.output}: {functions}, {edges}, {sites}")
     kept = report.files - report.read
-    print(
-        f"{report.output}: {report.functions:,} functions, {report.edges:,} calls, "
-        f"{report.sites:,} places that call through pointers ({report.unresolved} of them unresolved)"
-    )
-    print(f"{report.read:,} files read{f', {kept:,} unchanged' if kept else ''}, {report.seconds:.1f} s")
+    unchanged = f", {kept:,} unchanged" if kept else ""
+    print(f"{counted(report.read, 'file')} read{unchanged}, {report.seconds:.1f} s")
     for problem in report.problems:
         print(f"  {problem}")
     if report.failed:
-        print(f"{len(report.failed)} files have errors; what could be read of them is in the index:")
+        print(
+            f"{counted(len(report.failed), 'file')} with errors; what could be read of them is in the index:"
+        )
         for path, errors in sorted(report.failed.items()):
             more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
             print(f"  {path}: {errors[0]}{more}")

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -150,6 +151,29 @@ def test_interruption_leaves_the_old_index(project, tmp_path):
         index(project, output, progress=stop)
     assert output.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["a.index"]
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_ctrl_c_leaves_the_old_index(project, tmp_path, jobs):
+    output = tmp_path / "a.index"
+    index(project, output)
+    before = output.read_bytes()
+    for path in project.glob("*.c"):
+        path.write_text(path.read_text() + "\nint later(void);\n")
+
+    def press(_done, _total, _path):
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        index(project, output, progress=press, jobs=jobs)
+    assert output.read_bytes() == before
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_index_replaces_files_only(project, tmp_path):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(GraphsError, match="that is no file"):
+        index(project, tmp_path / "folder")
 
 
 def test_a_file_that_does_not_parse_is_named_and_kept(project, tmp_path):
