@@ -142,7 +142,7 @@ def extents(bs: BlockDriverState, start: int, end: int) -> Iterator[Extent]:
 
 def _read(bs: BlockDriverState, offset: int, length: int, name: str) -> bytes:
     buf = bytearray(length)
-    with reaching(bs, offset + length):
+    with reaching(bs, offset + length, always=True):
         ret = bdrv_pread(bs, offset, buf, length)
     if ret < 0:
         _fail(4, f"Error while reading offset {offset} of {name}: {os.strerror(-ret)}")

@@ -22,6 +22,7 @@ from hypervisor.block import (
     bdrv_write,
     bdrv_write_compressed,
 )
+from hypervisor.block.beneath import descriptor
 from hypervisor.block_int import (
     BLOCK_OPT_BACKING_FILE,
     BLOCK_OPT_ENCRYPT,
@@ -30,6 +31,7 @@ from hypervisor.block_int import (
     BlockDriverInfo,
     BlockDriverState,
 )
+from hypervisor.complaints import say
 from hypervisor.qemu_img import add_old_style_options, old_style_flags
 from hypervisor.qemu_img_common import bdrv_new_open, because, cache_mode, error, help, open_image, options
 from hypervisor.qemu_option_parameter import (
@@ -40,7 +42,7 @@ from hypervisor.qemu_option_parameter import (
     print_option_help,
     set_option_parameter_int,
 )
-from hypervisor.tool_open import ragged, reaching
+from hypervisor.tool_open import ragged, reaching, tail
 from hypervisor.wording import cause, modern, not_modelled
 from tracer import traced
 
@@ -256,6 +258,20 @@ def _create(found: dict[str, str], drv: BlockDriver, param: OptionList | None, f
         error(f"Error while formatting '{filename}'")
 
 
+def _keep_tails(images: list[BlockDriverState], out_bs: BlockDriverState) -> None:
+    """Do with what 0.12.4 leaves out of raw files that end within a sector: a raw file can still take it."""
+    for bs in images:
+        rest = b"" if ragged(bs) else tail(bs)
+        if not rest:
+            continue
+        if bs is images[-1] and out_bs.drv is not None and out_bs.drv.format_name == "raw":
+            # the file may end earlier, in a hole
+            os.pwrite(descriptor(out_bs), rest, out_bs.total_sectors * 512)
+        else:
+            what = f"its last {len(rest)} bytes, less than a sector, are left out, as by 0.12.4"
+            say(f"studykvm: {bs.filename}: {what}; give it whole sectors, or say --modern")
+
+
 @traced
 def img_convert(argc: int, argv: list[str]) -> int:
     """`convert`: copy one or several images into a new one."""
@@ -304,6 +320,7 @@ def img_convert(argc: int, argv: list[str]) -> int:
         _copy_compressed(sources, out_bs, over, sparse)
     else:
         _copy(sources, out_bs, over, sparse and not drv.no_zero_init)
+    _keep_tails(images, out_bs)
     bdrv_delete(out_bs)
     for bs in images:
         bdrv_delete(bs)

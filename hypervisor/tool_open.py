@@ -9,7 +9,7 @@ files is meant and what is wrong with it, and its tests compare that.
 - `warn_if_guessed(bs, fmt)`: 7.2's warning about images without a known format.
 - `open_quietly(filename, drv, read_only)`: open one file of a chain alone.
 - `cache_flags(mode)`: the flags of a cache mode.
-- `ragged(bs)`, `reaching(bs, end)`: the last sector of a raw file whose length is odd.
+- `ragged(bs)`, `reaching(bs, end)`, `tail(bs)`: the last sector of a raw file whose length is odd.
 """
 
 import contextlib
@@ -31,6 +31,7 @@ from hypervisor.block import (
     path_combine,
 )
 from hypervisor.block.bdrv_registry import drivers
+from hypervisor.block.beneath import fetch_bytes
 from hypervisor.block_int import BDRV_O_CACHE_WB, BDRV_O_NOCACHE, BDRV_O_RDWR, BlockDriver, BlockDriverState
 from hypervisor.complaints import say
 from hypervisor.wording import cause, modern
@@ -55,14 +56,20 @@ def _odd_length(bs: BlockDriverState) -> int:
 
 
 def ragged(bs: BlockDriverState) -> int:
-    """1 if a raw image's file ends within a sector, which 0.12.4 would leave out."""
-    return int(_odd_length(bs) > 0)
+    """1 if a raw image's file ends within a sector that counts; in 0.12.4 it does not."""
+    return int(modern() and _odd_length(bs) > 0)
+
+
+def tail(bs: BlockDriverState) -> bytes:
+    """The bytes of a raw image's file behind its last whole sector."""
+    size = _odd_length(bs)
+    return fetch_bytes(bs, size - size % 512, size % 512) if size else b""
 
 
 @contextlib.contextmanager
-def reaching(bs: BlockDriverState, end: int) -> Iterator[None]:
-    """Let a request go on to byte `end`, within the sector in which a raw file ends."""
-    size = _odd_length(bs)
+def reaching(bs: BlockDriverState, end: int, always: bool = False) -> Iterator[None]:
+    """Let a request go on to byte `end`, within the sector in which a raw file ends; 0.12.4 refuses it."""
+    size = _odd_length(bs) if always or modern() else 0
     start = size - size % 512
     if not size or not start < end <= start + 512:
         yield
