@@ -58,11 +58,9 @@ def main(argv: list[str]) -> int:
 def _compare(args: argparse.Namespace) -> int:
     from graphs import recordings
     from graphs.draw.drawing import format_of
-    from graphs.witnesses import lay, open_source, page, report
-    from studykvm import options
-    from studykvm.commands.functions import modelled
+    from graphs.witnesses import page, report
+    from studykvm import model, options
     from studykvm.errors import StudyError
-    from studykvm.model import load_model
 
     if args.depth is not None and args.start is None:
         raise StudyError("--depth counts from a function; name it: --from FUNC")
@@ -72,16 +70,13 @@ def _compare(args: argparse.Namespace) -> int:
     if args.subtree is not None and not args.recording:
         raise StudyError("--subtree compares with a recording; name it: --recording d01")
     recording = recordings.load(args.recording) if args.recording else None
-    heard = {(function.file, function.name) for function in load_model()}
-    quiet = {(place.file, place.name) for place in modelled()} - heard
     calls, table = _read(args.trace, ordered=recording is not None)
     if not calls:
         raise StudyError(f"{args.trace}: there is no call in it; was something run while it was recorded?")
     if recording and args.subtree is not None:
-        return 0 if _inside(table, recording, heard, args) else 1
-    equal = _in_order(table, recording, heard, args.limit) if recording else True
-    source = open_source({callee for _, callee, _ in calls}, args.index or os.environ.get("STUDYKVM_INDEX"))
-    witnesses = lay(calls, source, heard, quiet, recording)
+        return 0 if _inside(table, recording, model.heard()[0], args) else 1
+    equal = _in_order(table, recording, model.heard()[0], args.limit) if recording else True
+    witnesses = model.witnesses(calls, recording, args.index or os.environ.get("STUDYKVM_INDEX"))
     print("\n".join(report.lines(witnesses, args.all)))
     if args.output:
         part = page.choose(witnesses, args.start, args.depth, args.only)

@@ -123,17 +123,11 @@ def _draw(trace: "Trace") -> None:
 
 
 def _witnesses(trace: "Trace") -> None:
-    from graphs import recordings
-    from graphs.witnesses import lay, open_source, page, report, traced
-    from studykvm.commands.functions import modelled
-    from studykvm.model import load_model
+    from graphs.witnesses import page, report
+    from studykvm.model import witnesses
 
-    heard = {(function.file, function.name) for function in load_model()}
-    quiet = {(place.file, place.name) for place in modelled()} - heard
-    calls = traced(trace)
-    recording = recordings.load("d00_boot_tcg_everything")
-    found = lay(calls, open_source({callee for _, callee, _ in calls}), heard, quiet, recording)
-    print(f"\nThree witnesses: this trace, the real source, and the recording {recording.name}.\n")
+    found = witnesses(trace, "d00_boot_tcg_everything")
+    print(f"\nThree witnesses: this trace, the real source, and the recording {found.recording}.\n")
     print("\n".join(f"  {line}".rstrip() for line in report.table(found)))
     picture = page.picture(page.choose(found, globs=_DRAWN), "Who saw the calls of this boot")
     picture.limit = 45

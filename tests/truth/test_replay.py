@@ -11,9 +11,8 @@ from graphs.calls import CallTable
 from graphs.compare import Comparison, compare, report
 from graphs.compare.projection import project
 from graphs.compare.scope import known_differences, scope_of
-from graphs.witnesses import SOURCE, Witnesses, lay, open_source, traced
-from studykvm.commands.functions import modelled
-from studykvm.model import load_model
+from graphs.witnesses import SOURCE
+from studykvm.model import load_model, witnesses
 from tests.truth.replay import of_kind, replay_start
 from tracer import load
 
@@ -80,16 +79,9 @@ def test_the_emulator_starts_with_the_recorded_calls(started):
     assert comparison.equal, explained(comparison)
 
 
-def witnessed(trace: Path, name: str) -> Witnesses:
-    calls = traced(load(trace))
-    source = open_source({callee for _, callee, _ in calls})
-    quiet = {(place.file, place.name) for place in modelled()} - known()
-    return lay(calls, source, known(), quiet, recordings.load(name))
-
-
 @pytest.mark.parametrize("name", TOOLS)
 def test_a_tool_makes_no_call_that_the_source_lacks(replayed, name):
-    found = witnessed(replayed / f"{name}.trace", name)
+    found = witnesses(load(replayed / f"{name}.trace"), name)
     assert not found.faults, str(found)
     # The source shows whatever the real program did, too.
     assert not [str(seen) for seen in found.calls if SOURCE not in seen.by]
@@ -97,7 +89,7 @@ def test_a_tool_makes_no_call_that_the_source_lacks(replayed, name):
 
 def test_the_emulator_starts_without_a_call_that_the_source_lacks(started):
     name, trace = started
-    found = witnessed(trace, name)
+    found = witnesses(load(trace), name)
     assert not found.faults, str(found)
     assert not [str(seen) for seen in found.calls if SOURCE not in seen.by]
 
