@@ -23,7 +23,8 @@ REQUESTS = (64 << 10, 256 << 10, 1 << 20)
 
 @contextmanager
 def _serving(command: list[str], path: Path) -> Iterator[str]:
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    # qemu-nbd complains of every client that goes without a word.
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         while not _answers(path):
             time.sleep(0.01)

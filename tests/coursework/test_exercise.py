@@ -319,7 +319,7 @@ def test_a_counting_guest_moves_without_a_gap(here, capsys):
         boot.format("source.txt"),
         boot.format("destination.txt") + " -incoming tcp:127.0.0.1:{port}",
         [2, "migrate tcp:127.0.0.1:{port}", "info migrate", "info status", "quit"],
-        [1, "info status", "quit"],
+        [3, "info status", "quit"],
     )
     assert "Migration status: completed" in said and "VM status: paused" in said
     assert "VM status: running" in answered
