@@ -126,7 +126,7 @@ BEFORE: dict[str, Callable[[], object]] = {
 
 
 def boot_argv(name: str) -> list[str]:
-    """The options of a recorded boot; the real program uses KVM unless told otherwise, the model if told so."""
+    """The options of a recorded boot; the real program uses KVM unless told, the model when told."""
     _, *argv = recordings.load(name).scenario.argv
     if "-no-kvm" not in argv:
         if not os.access("/dev/kvm", os.R_OK | os.W_OK):
