@@ -5,6 +5,7 @@ Each function is the main of one command and takes the arguments after the comma
 
 from __future__ import annotations
 
+from graphs.errors import GraphsError
 from graphs.index import explain, symbolic
 from graphs.index.query import Function, Index
 from graphs.index.tiers import Tiering
@@ -13,29 +14,46 @@ from studykvm.commands.ask import counted, opened, parser, sources
 
 def xref(argv: list[str]) -> int:
     """Every place where a symbol stands."""
-    options = parser("xref", "Definition, declarations, reads, writes, calls and address taken of a symbol.")
+    options = parser(
+        "xref",
+        "Definition, declarations, reads, writes, calls and address taken of a symbol; "
+        "macros too, where the sources are at hand.",
+    )
     options.add_argument("symbol", metavar="SYMBOL", help="name, STRUCT.FIELD or file:name")
-    options.add_argument("--tree", metavar="DIR", help="the sources, to show their lines")
+    options.add_argument("--tree", metavar="DIR", help="the sources, to show their lines, and for macros")
     args = options.parse_args(argv)
     with opened(args) as index:
         lines = sources(index, args.tree)
-        for symbol in symbolic.symbols(index, args.symbol):
-            found = symbolic.references(index, symbol)
-            if not found:
-                continue
-            print(f"{symbol}: {counted(len(found), 'place')}")
+        for title, found in _referred(index, args.symbol, lines):
+            print(f"{title}: {counted(len(found), 'place')}")
             for use in ("definition", "declaration", "write", "read", "call", "address", "type"):
-                those = [r for r in found if r.use == use]
-                for r in those:
-                    where = (
-                        f"  in {r.function}"
-                        if r.function and use not in ("definition", "declaration")
-                        else ""
-                    )
-                    place = f"{r.file}:{r.line}"
-                    text = lines.line(place)
-                    print(f"  {use:<12}{place}:{r.column}{where}" + (f"    {text}" if text else ""))
+                for r in found:
+                    if r.use == use:
+                        print(_place(r, lines))
     return 0
+
+
+def _referred(index: Index, name: str, lines: explain.Sources) -> list[tuple[str, list[symbolic.Reference]]]:
+    """What bears a name, with its places: symbols of the index, else macros of the sources."""
+    try:
+        known = symbolic.symbols(index, name)
+    except GraphsError as error:
+        from graphs.index.macro_places import macro_places
+
+        if lines.tree is None:
+            raise GraphsError(f"{error}; if it is a macro: --tree DIR looks it up in the sources") from None
+        found = macro_places(index, name, lines.tree)
+        if not found:
+            raise
+        return [(f"macro {name}", found)]
+    listed = [(str(symbol), symbolic.references(index, symbol)) for symbol in known]
+    return [(title, found) for title, found in listed if found]
+
+
+def _place(r: symbolic.Reference, lines: explain.Sources) -> str:
+    where = f"  in {r.function}" if r.function and r.use not in ("definition", "declaration") else ""
+    text = lines.line(f"{r.file}:{r.line}")
+    return f"  {r.use:<12}{r.file}:{r.line}:{r.column}{where}" + (f"    {text}" if text else "")
 
 
 def struct(argv: list[str]) -> int:

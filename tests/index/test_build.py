@@ -344,3 +344,22 @@ def test_full_disk_keeps_the_old_index(project, tmp_path):
     assert "could not be written" in done.stdout
     assert output.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["a.index"]
+
+
+def test_macros_are_found_in_the_text(project, tmp_path, capsys):
+    from studykvm.commands.lookup import xref
+
+    (project / "driver.h").write_text(HEADER + "#define LIMIT 8 /* LIMIT */\n")
+    (project / "first.c").write_text(
+        FIRST + '\nint limit(void) { return LIMIT; } // LIMIT\nchar t[] = "LIMIT";\n'
+    )
+    index(project, tmp_path / "a.index")
+    assert xref(["LIMIT", "--index", str(tmp_path / "a.index")]) == 0
+    line = FIRST.count("\n") + 2
+    assert capsys.readouterr().out.splitlines() == [
+        "macro LIMIT: 2 places",
+        "  definition  driver.h:6:9    #define LIMIT 8 /* LIMIT */",
+        f"  read        first.c:{line}:26  in limit    int limit(void) {{ return LIMIT; }} // LIMIT",
+    ]
+    with pytest.raises(GraphsError, match=r"no symbol 'LIMIT'.*--tree DIR"):
+        xref(["LIMIT"])
