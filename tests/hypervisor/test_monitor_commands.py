@@ -1,5 +1,6 @@
 """What the monitor's commands answer; to the lines of `ANSWERS` 0.12.4 itself answered so."""
 
+import random
 import socket
 import struct
 import subprocess
@@ -9,6 +10,7 @@ import zlib
 
 import pytest
 
+from hypervisor.monitor_commands import info_cmds, mon_cmds
 from tests.hypervisor import guest_code as asm
 from tests.hypervisor.machines import answers
 from tracer import load
@@ -330,3 +332,27 @@ def test_a_key_reaches_the_guest(here, machine):
     running.type("quit\n")
     assert running.end()[0] == 0
     assert "Iq" in (here / "SER").read_text()
+
+
+WORDS = r"""
+    0 1 -1 0x7c00 ide1-cd0 ide0-hd0 floppy0 idle.img /10xb /3i /2c $eip $cs.base (1+2)*3 0xffffffffffffffff on
+    off -f -z ctrl-alt-delete a \ ' " x/ 99999999999999999999 all nosuch 0x3f8 . %s %d%n ~ /nonexist/x raw
+"""
+LEFT_OUT = {"q|quit", "migrate", "savevm", "loadvm", "delvm", "system_powerdown", "o"}
+"""Commands that end the machine, or have it do whatever a port does."""
+
+
+@pytest.mark.parametrize("seed", range(2), ids=["one", "two"])
+def test_any_arguments_are_answered(here, machine, seed):
+    any_of = random.Random(seed)
+    names = [name for cmd in mon_cmds if cmd.name not in LEFT_OUT for name in cmd.name.split("|")]
+    lines = [f"info {cmd.name}" for cmd in info_cmds]
+    for _ in range(120):
+        words = any_of.choices(WORDS.split(), k=any_of.randrange(4))
+        lines.append(any_of.choice(names) + any_of.choice((" ", " ", "", "/xw ")) + " ".join(words))
+    running = machine("-hda", "idle.img", "-nographic", "-serial", "null", "-monitor", "stdio")
+    any_of.shuffle(lines)
+    running.type("".join(f"{line}\n" for line in lines) + "\ninfo uuid\nquit\n")
+    status, errors = running.end(60)
+    assert status == 0 and "fault of studykvm" not in errors
+    assert "00000000-0000-0000-0000-000000000000" in running.plain()

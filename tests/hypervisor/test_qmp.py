@@ -6,6 +6,7 @@ What `ANSWERS` expects, 0.12.4 itself sent to the same line, byte for byte.
 import asyncio
 import json
 import math
+import random
 import re
 
 import pytest
@@ -19,6 +20,7 @@ from hypervisor.json_streamer import (
     json_message_parser_init,
     json_parser_parse,
 )
+from hypervisor.monitor_commands import info_cmds, mon_cmds
 from hypervisor.qjson import qobject_to_json
 from tests.hypervisor import guest_code as asm
 from tests.hypervisor.test_chardev import read_until, unix_client
@@ -176,6 +178,36 @@ def test_malformed_messages_are_answered_and_forgotten(start):
         read_until(client, b"\r\n")
         for line, expected in MALFORMED.items():
             assert (line, exchange(client, line)) == (line, expected + "\r\n")
+        client.sendall(b'{"execute":"quit"}\n')
+        status, errors = running.end()
+    assert status == 0 and "fault of studykvm" not in errors
+
+
+VALUES = [
+    "ide1-cd0", "floppy0", "idle.img", "a\0b", "\ud800", "/nonexist/x", "", "raw", "x" * 500, "fd:a",
+    5, -1, 1 << 70, 1.5, True, [], {},
+]  # fmt: skip
+KEYS = ["device", "target", "arg", "force", "value", "fdname", "password", "item", "id"]
+
+
+@pytest.mark.parametrize("seed", range(2), ids=["one", "two"])
+def test_any_arguments_are_answered(start, seed):
+    any_of = random.Random(seed)
+    running = start()
+    names = [f"query-{cmd.name}" for cmd in info_cmds]
+    # What ends the machine, or writes where the arguments say.
+    left_out = {"q|quit", "system_powerdown", "memsave", "pmemsave", "migrate"}
+    names += [cmd.name.rpartition("|")[2] for cmd in mon_cmds if cmd.name not in left_out]
+    with unix_client("qmp") as client:
+        read_until(client, b"\r\n")
+        for number in range(120):
+            arguments = {key: any_of.choice(VALUES) for key in any_of.sample(KEYS, any_of.randrange(6))}
+            message = {"execute": any_of.choice(names), "arguments": arguments, "id": number}
+            client.sendall(json.dumps(message).encode() + b"\n")
+            said = read_until(client, b'"id": %d' % number)
+            while not said.endswith(b"\r\n"):
+                said += client.recv(65536)
+            assert all(json.loads(line) for line in said.splitlines())
         client.sendall(b'{"execute":"quit"}\n')
         status, errors = running.end()
     assert status == 0 and "fault of studykvm" not in errors
