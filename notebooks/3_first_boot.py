@@ -157,7 +157,7 @@ if modules.is_dir() and shutil.which("grub-mkimage"):
     Path("grub.img").write_bytes((first + Path("core.img").read_bytes()).ljust(4 << 20, b"\0"))
     bios = "-bios seabios" if Path("/usr/share/seabios").is_dir() else ""
     command = f"boot {bios} -hda grub.img -nographic -monitor stdio -serial file:grub.txt --trace grub.trace"
-    run(command, typed=[8, "info blockstats", "quit"])
+    run(command, typed=[("grub.txt", "grub>"), "info blockstats", "quit"])
     print(re.sub(r"\x1b(\[[^A-Za-z]*[A-Za-z]|c)", "", Path("grub.txt").read_text(errors="replace")))
     reads = sum(1 for _ in load("grub.trace").calls(function="ide_sector_read"))
     print(reads, "sectors were read until GRUB had loaded itself, each by a port and not by DMA")

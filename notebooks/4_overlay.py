@@ -53,8 +53,19 @@ run("img info overlay.img")
 # The guest makes its directory; then the monitor is asked what the disk had to do, and the machine is switched off.
 
 # %%
-BOOT = "boot -m 4 -hda {} -nographic -serial null -monitor stdio"
-run(BOOT.format("overlay.img") + " --trace write.trace", typed=[4, "info blockstats", "quit"])
+BOOT = "boot -m 4 -hda {} -nographic -serial file:screen.txt -monitor stdio"
+DONE = ("screen.txt", "IN_GUEST")  # what to wait for: the guest says it on the serial line, too
+
+
+def boot(image: str, *typed: str, trace: str = "") -> None:
+    """Boot, wait until the guest has done its work, type at the monitor, switch off."""
+    if os.path.exists("screen.txt"):
+        os.remove("screen.txt")
+    run(BOOT.format(image) + (f" --trace {trace}" if trace else ""), typed=[DONE, *typed, "quit"])
+    print("The guest said:", open("screen.txt").read().split("\n", 1)[-1])
+
+
+boot("overlay.img", "info blockstats", trace="write.trace")
 sizes["overlay, written"] = os.path.getsize("overlay.img")
 bars({name: size for name, size in sizes.items() if name != "base"})
 
@@ -99,7 +110,7 @@ def directory(image: str) -> bool:
 
 
 print("in the base before:", directory("base.img"))
-run(BOOT.format("overlay.img") + " --trace commit.trace", typed=[4, "commit all", "quit"])
+boot("overlay.img", "commit all", trace="commit.trace")
 print("in the base after: ", directory("base.img"))
 sizes["overlay, committed"] = os.path.getsize("overlay.img")
 bars({name: size for name, size in sizes.items() if name != "base"})
@@ -141,7 +152,7 @@ check("4.5", ...)
 # %%
 run("img create -f qcow -b base.img new.img")
 before = os.path.getsize("new.img")
-run(BOOT.format("new.img"), typed=[4, "info blockstats", "quit"])
+boot("new.img", "info blockstats")
 print("grown by", os.path.getsize("new.img") - before)
 
 # %% [markdown]
@@ -153,6 +164,6 @@ print("grown by", os.path.getsize("new.img") - before)
 # %%
 write_fat_disk("fresh.img")
 run("img create -f qcow2 -b fresh.img thrown.img")
-run(BOOT.format("thrown.img"), typed=[4, "quit"], quiet=True)
+boot("thrown.img")
 print("in the overlay:", os.path.getsize("thrown.img"), "bytes; in the base:", directory("fresh.img"))
 os.remove("thrown.img")

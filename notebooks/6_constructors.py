@@ -145,7 +145,8 @@ check("6.2", ...)
 # %% [markdown]
 # ### 6.3
 # **In which order does module_call_init() call the init functions** of the machine and of the block drivers? Compare
-# with your toy: which way round did the linker of 2010 put them?
+# with your toy. Today constructors stand in a section .init_array, which is run from its first entry to its last; in
+# 2010 they stood in .ctors, which was run the other way round. What does that do to an order of files in a Makefile?
 
 # %%
 check("6.3", ...)

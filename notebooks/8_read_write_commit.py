@@ -150,7 +150,7 @@ run(
 check("8.7", ...)
 
 # %% [markdown]
-# Now do it: a guest that counts, A to Z over and over on its serial line. It runs for two seconds here, then it moves. The
+# Now do it: a guest that counts, A to Z over and over on its serial line. It begins here, then it moves. The
 # question above is for port 4444; here the port is one that is free.
 
 # %%
@@ -159,8 +159,8 @@ machine = "boot -net none -m 4 -hda count.img -snapshot -nographic -monitor stdi
 move(
     f"{machine} -serial file:source.txt --trace source.trace",
     machine + " -serial file:destination.txt --trace destination.trace -incoming tcp:127.0.0.1:{port}",
-    [2, "migrate tcp:127.0.0.1:{port}", "info migrate", "info status", "quit"],
-    [1, "info status", "quit"],
+    [("source.txt", "ABCDEFGH"), "migrate tcp:127.0.0.1:{port}", "info migrate", "info status", "quit"],
+    [("destination.txt", "XYZA"), "info status", "quit"],
 )
 print("the last letters here: ", open("source.txt").read()[-30:])
 print("the first letters there:", open("destination.txt").read()[:30])

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import socket
@@ -20,19 +21,22 @@ import time
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import TypeAlias
 
 from studykvm.errors import StudyError
 
 SECONDS = 120
+Typed: TypeAlias = Sequence[str | float | tuple[str, str]]
 
 
-def run(command: str, typed: Sequence[str | float] = (), quiet: bool = False) -> str:
+def run(command: str, typed: Typed = (), quiet: bool = False) -> str:
     """Run a command of studykvm in a process of its own; print and return what it says.
 
     Parameters
     ----------
     typed : sequence
-        What is typed at it, line by line; a number is a pause in seconds.
+        What is typed at it, line by line. A number is a pause in seconds; a pair (file, text) waits
+        until that file, such as that of a serial line, has the text.
     """
     process = _begin(command)
     text = _end(process, command, typed)
@@ -41,9 +45,7 @@ def run(command: str, typed: Sequence[str | float] = (), quiet: bool = False) ->
     return text
 
 
-def move(
-    source: str, destination: str, typed: Sequence[str | float], after: Sequence[str | float] = ("quit",)
-) -> tuple[str, str]:
+def move(source: str, destination: str, typed: Typed, after: Typed = ("quit",)) -> tuple[str, str]:
     """Run two machines at once: the destination first, in the background; print what both say.
 
     Parameters
@@ -85,15 +87,15 @@ def _begin(command: str) -> subprocess.Popen[bytes]:
     )
 
 
-def _end(
-    process: subprocess.Popen[bytes], command: str, typed: Sequence[str | float], before: bytes = b""
-) -> str:
+def _end(process: subprocess.Popen[bytes], command: str, typed: Typed, before: bytes = b"") -> str:
     """Type, and wait for the end; what the process printed meanwhile."""
     assert process.stdin is not None
     try:
         for line in typed:
             if isinstance(line, int | float):
                 time.sleep(line)
+            elif isinstance(line, tuple):
+                _wait(process, *line)
             else:
                 process.stdin.write(f"{line}\n".encode())
                 process.stdin.flush()
@@ -107,6 +109,15 @@ def _end(
     finally:
         process.kill()
     return _plain((before + out).decode(errors="replace"))
+
+
+def _wait(process: subprocess.Popen[bytes], name: str, text: str) -> None:
+    limit = time.monotonic() + SECONDS
+    while process.poll() is None and time.monotonic() < limit:
+        with contextlib.suppress(FileNotFoundError):
+            if text in Path(name).read_text(errors="replace"):
+                return
+        time.sleep(0.05)
 
 
 def _plain(text: str) -> str:

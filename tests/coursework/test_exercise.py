@@ -318,8 +318,8 @@ def test_a_counting_guest_moves_without_a_gap(here, capsys):
     said, answered = lab.move(
         boot.format("source.txt"),
         boot.format("destination.txt") + " -incoming tcp:127.0.0.1:{port}",
-        [2, "migrate tcp:127.0.0.1:{port}", "info migrate", "info status", "quit"],
-        [3, "info status", "quit"],
+        [("source.txt", "ABCDEFGH"), "migrate tcp:127.0.0.1:{port}", "info migrate", "info status", "quit"],
+        [("destination.txt", "XYZA"), "info status", "quit"],
     )
     assert "Migration status: completed" in said and "VM status: paused" in said
     assert "VM status: running" in answered
