@@ -10,7 +10,7 @@ the x86_64-softmmu build:
   expanded, references both ways with their places. The row "text of the C files alone" is doxygen without all
   that: it then sees no header and no macro, and takes every mention of a function for a call;
 - cflow and cscope, which read text only, for comparison;
-- QEMU 7.2's block, hw, migration, softmmu and util with two processes, if ``STUDYKVM_QEMU_72`` names its tree or
+- QEMU 7.2's block, hw, migration, softmmu and util with two processes, if STUDYKVM_QEMU_72 names its tree or
   tarball: target, under a minute;
 - the index renewed after one changed file: target, under 2 s;
 - start to answer of one question: target, under 0.4 s.
