@@ -100,7 +100,7 @@ run("trace show boot.trace --from drive_init --depth 3 --args")
 # **By which way of calls does main() reach bdrv_open2()?** Begin with main, end with bdrv_open2.
 
 # %%
-check("5.2", ...)
+check("5.2", ..., trace="boot.trace")
 
 # %% [markdown]
 # ### 5.3
@@ -121,7 +121,7 @@ picture(f"draw boot.trace --from bdrv_open2 {chosen}", "open.svg")
 # **By which way of calls does bdrv_open2() of an overlay reach raw_open() through the overlay's format?**
 
 # %%
-check("5.4", ...)
+check("5.4", ..., trace="boot.trace")
 
 # %% [markdown]
 # ## The call graph
@@ -145,7 +145,7 @@ graph = []
 for call in boot.calls(thread=0):
     if call.parent is not None and call.parent.function == "drive_init":
         pass  # what belongs into your graph?
-check("5.5", graph or ...)
+check("5.5", graph or ..., trace="boot.trace")
 
 # %% [markdown]
 # ## The loop

@@ -36,14 +36,26 @@ KINDS: dict[str, Callable[[dict[str, Any], Any], list[Part]]] = {
 _LINES = re.compile(r"lines? (\d+)(?:-(\d+))? of (\w+)")
 
 
-def judge(question: Question, answer: Any) -> Verdict:
-    """Judge an answer; Ellipsis, None and nothing at all are no answer yet."""
+def judge(question: Question, answer: Any, trace: Any = None) -> Verdict:
+    """Judge an answer; Ellipsis, None and nothing at all are no answer yet.
+
+    Parameters
+    ----------
+    trace : str or Trace, optional
+        A trace of the student's own, in which wrong calls are looked for, too.
+    """
     if isinstance(answer, dict) and len(answer) < 100:
         answer = {key: value for key, value in answer.items() if value is not ...} or ...
     if answer is ... or answer is None or (isinstance(answer, str) and answer.strip() in ("", "...")):
         return Verdict(question.id, [Part(None, f"an answer looks like this: {question.form}")])
     try:
         parts = KINDS[question.kind](question.spec | {"name": question.id}, answer)
+        if (
+            trace is not None
+            and question.kind in ("path", "graph")
+            and any(part.ok is False for part in parts)
+        ):
+            parts = parts + judge_calls.in_trace(trace, answer)
         return Verdict(question.id, parts + _where_to_look(parts))
     except BadAnswer as wrong:
         return Verdict(

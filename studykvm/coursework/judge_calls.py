@@ -6,13 +6,14 @@ import itertools
 from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, Any
 
+from graphs.calls import CallTable
 from studykvm.coursework import answers, scenes
 from studykvm.coursework.answers import BadAnswer
 from studykvm.coursework.sources import Calls, Name, recorded, source
 from studykvm.coursework.verdict import Part
 
 if TYPE_CHECKING:
-    from tracer import Call
+    from tracer import Call, Trace
 
 
 def _named(text: str) -> Name:
@@ -337,4 +338,30 @@ def graph(spec: dict[str, Any], answer: Any) -> list[Part]:
     wanted = spec["calls"]
     if len(given) < wanted:
         parts.append(Part(False, f"{_plural(len(given), 'call')}; {wanted} are asked for"))
+    return parts
+
+
+def in_trace(trace: str | Trace, answer: Any) -> list[Part]:
+    """Where a student's own trace shows what was said of calls that no recording has: remarks, by steps."""
+    from tracer import load
+
+    own = load(trace) if isinstance(trace, str) else trace
+    calls = Calls("your trace", CallTable.from_trace(own))
+    steps = [call.step for call in own.calls()]
+    try:
+        pairs = list(dict.fromkeys(answers.edges(answer)))
+    except BadAnswer:
+        pairs = list(itertools.pairwise(answers.functions(answer)))
+    parts = []
+    for caller, callee in pairs[:50]:
+        chain = calls.chain(caller, callee)
+        if len(chain) > 2:
+            span = f"steps {steps[chain[0]]}-{steps[chain[-1]]}"
+            between = _plural(len(chain) - 2, "function")
+            parts.append(
+                Part(
+                    None,
+                    f"in your trace, too, {between} stand between {caller.name} and {callee.name}: {span}",
+                )
+            )
     return parts

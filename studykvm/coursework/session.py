@@ -20,27 +20,31 @@ REPORT = "STUDYKVM_COURSEWORK_REPORT"
 """The environment variable that names the file for `exercise check`."""
 
 
-def check(name: str, answer: Any = ...) -> Verdict:
-    """Judge an answer to a question, such as ``check("5.4", "a -> b")``, and print what can be said of it."""
+def check(name: str, answer: Any = ..., trace: Any = None) -> Verdict:
+    """Judge an answer to a question, such as ``check("5.4", "a -> b")``, and print what can be said of it.
+
+    With ``trace="boot.trace"`` a wrong way of calls is explained by that trace of yours, too.
+    """
     if os.environ.get(REPORT):
         _report(str(name), answer)
         return Verdict(str(name), [Part(None, "handed to the checker")])
-    verdict = judged(name, answer)
+    verdict = judged(name, answer, trace)
     print(verdict)
     if any(part.ok is not None for part in verdict.parts):
         Progress.open().answered(verdict.question, verdict.right)
     return verdict
 
 
-def judged(name: str, answer: Any) -> Verdict:
+def judged(name: str, answer: Any, trace: Any = None) -> Verdict:
     """Judge without printing; whatever goes wrong becomes a verdict."""
     from graphs.errors import GraphsError
     from hypervisor.errors import HypervisorError
     from studykvm.coursework.judge import judge
+    from tracer.errors import TracerError
 
     try:
-        return judge(question(name), answer)
-    except (StudyError, GraphsError, HypervisorError, OSError) as error:
+        return judge(question(name), answer, trace)
+    except (StudyError, GraphsError, HypervisorError, TracerError, OSError) as error:
         return Verdict(str(name)[:20], [Part(False, f"it cannot be judged: {error}")])
     except Exception as error:
         # A traceback would show what the truth is.

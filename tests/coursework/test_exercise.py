@@ -327,3 +327,21 @@ def test_a_counting_guest_moves_without_a_gap(here, capsys):
     # The built-in BIOS says on the serial line, too, what it boots.
     letters = before.partition("\n")[2] + after
     assert len(after) > 3 and letters == (string.ascii_uppercase * len(letters))[: len(letters)]
+
+
+def test_a_wrong_way_is_explained_by_ones_own_trace(here, capsys):
+    from studykvm.guests import write_demo_disk
+    from tracer import load
+
+    write_demo_disk("base.img")
+    lab.run("img create -f qcow -b base.img overlay.img")
+    lab.run("io --trace own.trace -c 'read 0 512' overlay.img")
+    capsys.readouterr()
+    verdict = check("5.4", "bdrv_open -> bdrv_open2 -> qcow_open -> raw_open", trace="own.trace")
+    (remark,) = [part.text for part in verdict.parts if "your trace" in part.text]
+    first, last = map(int, remark.rpartition("steps ")[2].split("-"))
+    calls = {call.step: call.function for call in load("own.trace").calls()}
+    assert (calls[first], calls[last]) == ("qcow_open", "raw_open")
+    assert "2 functions stand between qcow_open and raw_open" in remark
+    assert "cannot be judged" in str(check("5.4", "bdrv_open2 -> raw_open", trace="missing.trace"))
+    assert "your trace" not in str(check("5.2", "main -> drive_init", trace="own.trace"))
