@@ -382,8 +382,9 @@ def monitor_read_password(mon: Monitor, readline_func: ReadLineFunc, opaque: Any
 
 @traced
 def monitor_can_read(opaque: Monitor) -> int:
-    """Whether a byte can be taken now."""
-    return int(opaque.suspend_cnt == 0)
+    """Whether a byte can be taken now; messages wait until they can be told apart, after the greeting."""
+    greeted = opaque.mc is None or opaque.mc.parser is not None
+    return int(opaque.suspend_cnt == 0 and greeted)
 
 
 @traced

@@ -400,3 +400,12 @@ def test_waiting_for_a_client_can_be_broken_off(here):
     waiting.send_signal(2)
     _, errors = waiting.communicate(timeout=20)
     assert waiting.returncode == 130 and b"Traceback" not in errors
+
+
+def test_messages_that_come_before_the_greeting_wait_for_it(machine):
+    line = machine("-nographic", "-serial", "null", "-qmp", "stdio", "-S")
+    # On its standard input before the machine's loop first turns.
+    line.type('{"execute":"query-name"}\n{"execute":"quit"}\n')
+    assert line.end()[0] == 0
+    said = line.output.splitlines()
+    assert said[0] == '{"QMP": {"capabilities": []}}' and said[1] == '{"return": {}}'
