@@ -4,6 +4,7 @@ Three tables, for bytes, words and double words; an address without an entry fal
 width: bytes read 0xff, words are made of two bytes, double words read all ones.
 
 - `register_ioport_read(start, length, size, func, opaque)`, `register_ioport_write`, `isa_unassign_ioport`.
+- `register_block_read(port, func)`: ours, for REP INS.
 - `cpu_inb(addr)` ... `cpu_outl(addr, val)`: what the processor executes.
 """
 
@@ -25,7 +26,10 @@ IOPORTS_MASK = MAX_IOPORTS - 1
 IOPortReadFunc = Callable[[Any, int], int]
 IOPortWriteFunc = Callable[[Any, int, int], None]
 
+BlockReadFunc = Callable[[Any, int, int], bytes]
+
 _opaque: dict[int, Any] = {}
+_block_read: dict[int, BlockReadFunc] = {}
 _read_table: tuple[dict[int, IOPortReadFunc], ...] = ({}, {}, {})
 _write_table: tuple[dict[int, IOPortWriteFunc], ...] = ({}, {}, {})
 
@@ -33,6 +37,7 @@ _write_table: tuple[dict[int, IOPortWriteFunc], ...] = ({}, {}, {})
 @on_reset
 def _reset() -> None:
     _opaque.clear()
+    _block_read.clear()
     for table in _read_table + _write_table:
         table.clear()
 
@@ -121,6 +126,15 @@ def register_ioport_read(start: int, length: int, size: int, func: IOPortReadFun
 def register_ioport_write(start: int, length: int, size: int, func: IOPortWriteFunc, opaque: Any) -> int:
     """Have `func(opaque, address, data)` take writes of `size` bytes in [start, start + length)."""
     return _register(_write_table, start, length, size, func, opaque)
+
+
+def register_block_read(port: int, func: BlockReadFunc) -> None:
+    """Have `func(opaque, size, count)` answer a REP INS at once, where nobody watches single accesses.
+
+    It returns at most `count` - 1 elements and leaves the last of a transfer, which may do more than be read;
+    nothing when it is not worth while.
+    """
+    _block_read[port] = func
 
 
 @traced

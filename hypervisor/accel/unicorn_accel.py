@@ -82,10 +82,9 @@ class UnicornAccel:
         for hook, instruction in zip(self._hooks, (x86.UC_X86_INS_IN, x86.UC_X86_INS_OUT), strict=True):
             address = ctypes.cast(hook, ctypes.c_void_p).value or 0
             add_native_hook(native, self._uc, unicorn.UC_HOOK_INSN, address, 0, instruction)
+        self._blocks = can_run_blocks() and not exact
         self._slice: Slice = (
-            Blocks(self._uc, native, unicorn.UC_HOOK_BLOCK)
-            if can_run_blocks() and not exact
-            else Exact(self._uc)
+            Blocks(self._uc, native, unicorn.UC_HOOK_BLOCK) if self._blocks else Exact(self._uc)
         )
         unmapped = unicorn.UC_HOOK_MEM_READ_UNMAPPED | unicorn.UC_HOOK_MEM_WRITE_UNMAPPED
         self._uc.hook_add(unmapped, self._guarded(self._on_unmapped))
@@ -336,6 +335,10 @@ class UnicornAccel:
             handler = None if trace_io.is_enabled() else ioport._read_table[size >> 1].get(port)
             if handler is None:
                 return _IN[size](port)
+            if size > 1 and self._blocks and port in ioport._block_read:
+                read = self._read_block(port, size)
+                if read:
+                    return int.from_bytes(read, "little")
             return handler(ioport._opaque.get(port), port)
         except BaseException as failure:
             self._failure = failure
@@ -343,6 +346,26 @@ class UnicornAccel:
             return 0
         finally:
             self._reading = False
+
+    def _read_block(self, port: int, size: int) -> bytes:
+        """Do most of a REP INS at once; the first element is left to the instruction, which stores it."""
+        context, memory = self._context, ram()
+        context.load()
+        found = context.repeated_input(memory, size)
+        if found is None or not self._a20:
+            return b""
+        target, count, mask = found
+        data = ioport._block_read[port](ioport._opaque.get(port), size, count)
+        done = len(data) // size - 1
+        if done < 1:
+            return b""
+        memory[target + size : target + len(data)] = data[size:]
+        self.memory_written(target + size, len(data) - size)
+        x86 = self._x86
+        for register, step in ((x86.UC_X86_REG_ECX, -done), (x86.UC_X86_REG_EDI, done * size)):
+            old = self._uc.reg_read(register)
+            self._uc.reg_write(register, old & ~mask | old + step & mask)
+        return data[:size]
 
     def _on_out(self, uc: int, port: int, size: int, value: int, data: int) -> None:
         try:

@@ -3,7 +3,7 @@
 Unicorn's own calls give selectors without their descriptors, and cost a microsecond a register. The context
 holds everything and costs one copy. Offsets are those of unicorn 2.1, counted from the first register:
 
-    0x000 regs[16]   0x080 eip   0x088 eflags   0x0a8 cc_op   0x0b0 hflags
+    0x000 regs[16]   0x080 eip   0x088 eflags   0x0ac df   0x0b0 hflags
     0x0b8 segs[6], ldt, tr, gdt, idt: 24 bytes each (selector, base, limit, flags)
     0x1a8 cr[5]   0x338 xmm[32], 64 bytes each
     0x1508 error_code, exception_is_int   0x1518 dr[8]   0x1578 old_exception
@@ -23,7 +23,9 @@ from hypervisor.errors import HypervisorError
 SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs", "ldt", "tr")
 CS, SS = 1, 2
 _HEADER = 0x28
+_REP, _ADDRESS, _PREFIXES, _NOTHING = b"\xf3", b"\x67", b"\xf3\x66\x67", (b"", b"", b"")
 _REGS, _EIP, _EFLAGS, _HFLAGS = 0, 0x80, 0x88, 0xB0
+_DF = 0xAC
 _SEGS, _GDT, _IDT, _CR, _XMM = 0xB8, 0x178, 0x190, 0x1A8, 0x338
 _ERROR, _IS_INT, _DR, _OLD = 0x1508, 0x150C, 0x1518, 0x1578
 _SEGMENT = struct.Struct("<IxxxxQII")
@@ -136,6 +138,28 @@ class Context:
         self._set_quad(_EIP, ip)
         self._set(_EFLAGS, self._get(_EFLAGS) & ~0x50300)
         self._set(_OLD, 0xFFFFFFFF)
+
+    def repeated_input(self, memory: Any, size: int) -> tuple[int, int, int] | None:
+        """Where REP INS stores next, how many elements are left, and the mask of its registers.
+
+        None unless the next instruction is one, upwards, without wrapping, paging or overwriting itself.
+        """
+        code = self._quad(_SEGS + 24 * CS + 8) + self._get(_EIP)
+        prefixes, found, _ = (
+            memory[code : code + 4].partition(b"\x6d") if code + 4 <= len(memory) else _NOTHING
+        )
+        if not found or _REP not in prefixes or prefixes.strip(_PREFIXES):
+            return None
+        wide = (self._get(_HFLAGS) >> 4 & 1) ^ (_ADDRESS in prefixes)
+        mask = 0xFFFFFFFF if wide else 0xFFFF
+        count, offset = self._get(_REGS + 8) & mask, self._get(_REGS + 56) & mask
+        _, base, limit, _ = _SEGMENT.unpack_from(self.env, _SEGS)
+        target, end = base + offset, base + offset + count * size
+        if self._get(_CR) >> 31 or self._get(_DF) != 1 or target - 16 < code < end:
+            return None
+        if offset + count * size > min(limit, mask) or end > len(memory):
+            return None
+        return target, count, mask
 
     def settle(self) -> None:
         """Forget the exception under way: it has been delivered."""

@@ -315,3 +315,40 @@ def test_any_descriptor_is_taken_or_refused(raw, vector, software):
 def test_a_descriptor_as_the_manual_draws_it():
     segment = unpack(0x10, 0x5678_1234, 0x12_4_3_93_AB)
     assert (segment.base, segment.limit, segment.flags >> 8 & 0xFF) == (0x12AB5678, 0x31234, 0x93)
+
+
+@pytest.mark.parametrize(
+    ("code", "size"),
+    [("f3666d", 2), ("66f36d", 2), ("f36d", 4)],
+    ids=["words", "words, prefixes the other way", "double words"],
+)
+@pytest.mark.parametrize("count", [1, 2, 3, 200, 256])
+def test_rep_ins_reads_what_single_reads_would(accel, code, size, count):
+    source = bytes(number * 7 & 0xFF for number in range(256 * size))
+    place = [0]
+
+    def take(length):
+        place[0] += length
+        return source[place[0] - length : place[0]]
+
+    def block(opaque, width, wanted):
+        units = min(wanted, (len(source) - place[0]) // width) - 1
+        return take(units * width) if units > 1 else b""
+
+    for width in (2, 4):
+        ioport.register_ioport_read(
+            0x1F0, width, width, lambda _, port, width=width: int.from_bytes(take(width), "little"), None
+        )
+    ioport.register_block_read(0x1F0, block)
+    # mov edi, 9000h; mov dx, 1f0h; mov ecx, count; cld; rep ins; hlt
+    head = bytes.fromhex("bf0090000066baf001b9") + count.to_bytes(4, "little") + b"\xfc"
+    put(CODE, head + bytes.fromhex(code) + b"\xf4")
+    put(0x9000, b"\xee" * 2048)
+    accel.set_state(protected())
+    while not accel.run(100_000):
+        pass
+    cpu = accel.state()
+    assert (cpu.regs[1], cpu.regs[7]) == (0, 0x9000 + count * size)
+    assert memory.ram()[0x9000 : 0x9000 + count * size] == source[: count * size]
+    assert memory.ram()[0x9000 + count * size] == 0xEE
+    assert place[0] == count * size

@@ -26,7 +26,7 @@ from hypervisor.hw.ide.commands import BUSY, ide_exec_cmd, ide_set_signature
 from hypervisor.hw.ide.internal import IDEBus, IDEState, ide_set_irq, idebus_active_if
 from hypervisor.hw.ide.transfer import ide_sector_write_timer_cb
 from hypervisor.hw.irq import IRQState, qemu_irq_lower
-from hypervisor.ioport import register_ioport_read, register_ioport_write
+from hypervisor.ioport import register_block_read, register_ioport_read, register_ioport_write
 from hypervisor.program import on_reset
 from hypervisor.trace_io import move, traced_io
 from hypervisor.version import QEMU_VERSION
@@ -155,6 +155,18 @@ def _data_read(bus: IDEBus, size: int) -> int:
     return ret
 
 
+def _data_read_block(bus: IDEBus, size: int, count: int) -> bytes:
+    """What so many reads of the data port would give, but for the last one of a transfer."""
+    s = bus.ifs[bus.unit]
+    count = min(count, (s.data_end - s.data_ptr) // size) - 1
+    if count < 2 or not s.status & ide.DRQ_STAT:
+        return b""
+    end = s.data_ptr + count * size
+    data = bytes(s.io_buffer[s.data_ptr : end])
+    move(s, "data_ptr", end)
+    return data
+
+
 @traced_io
 def ide_data_writew(opaque: IDEBus, addr: int, val: int) -> None:
     """Write two bytes of a transfer."""
@@ -262,3 +274,4 @@ def ide_init_ioport(bus: IDEBus, iobase: int, iobase2: int) -> None:
     register_ioport_read(iobase, 2, 2, ide_data_readw, bus)
     register_ioport_write(iobase, 4, 4, ide_data_writel, bus)
     register_ioport_read(iobase, 4, 4, ide_data_readl, bus)
+    register_block_read(iobase, _data_read_block)
