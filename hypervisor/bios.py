@@ -2,9 +2,9 @@
 
 The guest sees 64 KiB of ROM at F000:0000 that holds little but stubs: entry n of the vector table points to
 `out TRAP, al; jmp $+2; iret`, and the write to that port calls the service of interrupt n here; the jump ends
-a basic block, before whose end an accelerator may not stop. A service that must
-wait for the disk is a generator; at each `yield` the processor goes to `sti; hlt; cli; out RESUME, al` and
-comes back with the next interrupt, so that guest handlers run as usual meanwhile.
+a basic block, before whose end an accelerator may not stop. A service that must wait for the disk is a
+generator; at each `yield` the processor goes to `sti; hlt; cli; out RESUME, al` and comes back with the next
+interrupt, so that guest handlers run as usual meanwhile.
 
 - `install(env, boot_devices) -> bytes`: serve it; its ROM.
 - `screen_text()`: what is on the screen.
