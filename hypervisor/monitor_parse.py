@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 C_FILE = "monitor.c"
 
 _SPACE = " \t\n\v\f\r"
+_WORD = re.compile(r"[^ \t\n\v\f\r]+")
 _EXPECTED = {"F": "filename", "B": "block device name", "s": "string"}
 _SIZES = {"b": 1, "h": 2, "w": 4, "g": 8, "L": 8}
 _DEFAULT_FORMAT = {"format": ord("x"), "size": 4}
@@ -92,8 +93,9 @@ def get_str(buf_size: int, p: str) -> tuple[int, str, str]:
     if not p:
         return -1, "", p
     if not p.startswith('"'):
-        word = p.split(None, 1)[0]
-        return 0, word[: buf_size - 1], p[len(word) :]
+        word = _WORD.match(p)
+        assert word is not None
+        return 0, word[0][: buf_size - 1], p[word.end() :]
     text, at = "", 1
     while at < len(p) and p[at] != '"':
         if p[at] == "\\":

@@ -1,7 +1,7 @@
 """Expressions of the monitor against Python's own arithmetic, and lines cut into arguments."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hypervisor import monitor
@@ -92,6 +92,8 @@ def test_any_text_is_a_value_or_one_message(text):
 
 
 @given(st.text(st.characters(codec="utf-8"), max_size=60))
+@example("\x85")
+@example("eject \u3000a")
 def test_any_line_is_cut(line):
     listener = Listener()
     held, monitor.cur_mon = monitor.cur_mon, listener.mon
