@@ -14,6 +14,7 @@ from typing import Any
 
 from studykvm.coursework import judge_calls, judge_values, judge_words
 from studykvm.coursework.answers import BadAnswer
+from studykvm.coursework.limits import shallow
 from studykvm.coursework.questions import Question
 from studykvm.coursework.verdict import Part, Verdict
 
@@ -49,7 +50,8 @@ def judge(question: Question, answer: Any, trace: Any = None) -> Verdict:
     if answer is ... or answer is None or (isinstance(answer, str) and answer.strip() in ("", "...")):
         return Verdict(question.id, [Part(None, f"an answer looks like this: {question.form}")])
     try:
-        parts = KINDS[question.kind](question.spec | {"name": question.id}, answer)
+        with shallow():
+            parts = KINDS[question.kind](question.spec | {"name": question.id}, answer)
         if (
             trace is not None
             and question.kind in ("path", "graph")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -53,9 +54,12 @@ def _drivers() -> Iterator[None]:
 def _tool(program: str, *argv: str) -> str:
     from studykvm.tool import run_tool
 
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
-        status = run_tool(program, list(argv))
+    out, limit = io.StringIO(), sys.getrecursionlimit()
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+            status = run_tool(program, list(argv))
+    finally:
+        sys.setrecursionlimit(limit)
     if status:
         raise StudyError(f"{program} {' '.join(argv)} failed: {out.getvalue().strip()}")
     return out.getvalue()

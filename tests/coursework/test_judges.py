@@ -365,6 +365,25 @@ def test_lines_whose_caller_was_left_out_prove_nothing():
     assert judged("5.5", [("main", "host_alarm_handler")]).parts[0].ok is False
 
 
+@pytest.mark.parametrize("question", ["5.1", "5.3", "5.5", "6.6", "8.4", "2.1", "3.1", "2.4", "8.7"])
+def test_an_answer_nested_without_end_is_no_crash(question, monkeypatch):
+    import sys
+
+    # What a run of the tools leaves behind in the same process.
+    monkeypatch.setattr("studykvm.coursework.exits.cost", lambda accel: 1.0)
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(1_000_000)
+    try:
+        for kind in (tuple, list):
+            answer = kind()
+            for _ in range(100_000):
+                answer = kind([answer])
+            assert not judged(question, answer).right
+            assert not judged(question, {"bdrv_open2": answer}).right
+    finally:
+        sys.setrecursionlimit(limit)
+
+
 def test_a_question_that_is_not_there():
     assert "there is no question '5.99'" in str(judged("5.99", "main"))
 
