@@ -7,6 +7,7 @@ as the clock says. Parts of them are comparable: what the guest's first read doe
   other inside it.
 - `compare_part(calls, recording, part, known) -> Comparison`
 - `parts(recording) -> list[Part]`: those of `data/scope.toml` that a recording has.
+- `streams(recording) -> list[Part]`, `compare_stream_part(...)`: those that write or read saved state.
 
 Up to its third `main_loop_wait` (the 760,000th entry where everything was kept) a recording of the
 emulator has every function, behind it those of some files, and of these not those called most. There, calls
@@ -22,7 +23,8 @@ from graphs import recordings
 from graphs.calls import CallTable, Name
 from graphs.compare import Comparison, compare
 from graphs.compare.projection import project
-from graphs.compare.scope import part_rows, part_scope, reaches
+from graphs.compare.scope import part_rows, part_scope, reaches, stream_rows
+from graphs.compare.stream import compare_stream
 from graphs.errors import GraphsError
 from graphs.recordings import Recording
 
@@ -91,6 +93,27 @@ def parts(recording: Recording) -> list[Part]:
                 title = f"{part.title}, {number}" if number > 1 else part.title
                 found.append(replace(part, title=title, selector=numbered))
     return found
+
+
+def streams(recording: Recording) -> list[Part]:
+    """Return the parts of a recording that write or read saved state."""
+    found = []
+    for row in stream_rows():
+        selector = Selector.parse(row["inside"])
+        for number in range(1, count(recording.calls, selector) + 1):
+            title = f"{row['title']}, {number}" if number > 1 else row["title"]
+            found.append(Part(title, replace(selector, number=number)))
+    return found
+
+
+def compare_stream_part(
+    calls: CallTable, recording: Recording, part: Part, known: Collection[Name] = ()
+) -> list[str] | None:
+    """Lay such a part over the same one of a recording; what differs, or None if the trace lacks it."""
+    function, number = part.selector.function, part.selector.number
+    if count(calls, part.selector) < number:
+        return None
+    return compare_stream(calls, recording, function, known, number)
 
 
 def count(table: CallTable, selector: Selector) -> int:

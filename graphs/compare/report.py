@@ -11,7 +11,7 @@ from graphs.calls import Name
 from graphs.compare import Comparison
 from graphs.compare.alignment import Difference
 from graphs.compare.parts import Part
-from graphs.compare.scope import handlers, known_differences, lacking, timing_rules
+from graphs.compare.scope import handlers, known_differences, lacking, stream_note, timing_rules
 from graphs.compare.trees import Runs, Tree
 
 _DEPTH = 3
@@ -32,13 +32,18 @@ def lines(comparison: Comparison, limit: int = 3) -> list[str]:
     return [*_verdict(comparison), "", *_figures(comparison), *_notes(comparison), *_trees(comparison, limit)]
 
 
-def part_lines(found: Sequence[tuple[Part, Comparison | None]]) -> list[str]:
+def part_lines(
+    found: Sequence[tuple[Part, Comparison | None]],
+    streams: Sequence[tuple[Part, Sequence[str] | None]] = (),
+) -> list[str]:
     """Return a table of compared parts, one line each.
 
     Parameters
     ----------
     found : sequence of (Part, Comparison or None)
         None where the trace does not have the part.
+    streams : sequence of (Part, list of str or None)
+        Parts that write or read saved state: what differs.
     """
     rows = ["", "inside single calls, where the guest and the number of turns do not matter:"]
     for part, comparison in found:
@@ -51,6 +56,13 @@ def part_lines(found: Sequence[tuple[Part, Comparison | None]]) -> list[str]:
             differences = sum(len(each) for each in comparison.differences.values())
             verdict = f"{differences} different, see --subtree '{part.selector}'"
         rows.append(f"  {part.title + ':':<52} {verdict}")
+    for part, found_there in streams:
+        verdict = "not in the trace" if found_there is None else "equal, however much state there is"
+        if found_there:
+            verdict = f"{len(found_there)} different, see --subtree '{part.selector}'"
+        rows.append(f"  {part.title + ':':<52} {verdict}")
+    if any(found_there for _, found_there in streams):
+        rows += _wrapped("  ", stream_note())
     return rows
 
 

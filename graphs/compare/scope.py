@@ -108,6 +108,16 @@ def part_scope(recording: Recording) -> Scope:
     return replace(scope_of(recording), until="", reason=_data()["parts"]["reason"])
 
 
+def stream_rows() -> list[dict[str, Any]]:
+    """Return the parts that write or read saved state, as `data/scope.toml` says them."""
+    return list(_data()["stream"])
+
+
+def stream_note() -> str:
+    """Return what may make saved state differ."""
+    return str(_data()["streams"]["note"])
+
+
 def part_rows() -> list[dict[str, Any]]:
     """Return the parts of a run worth comparing, as `data/scope.toml` says them."""
     return list(_data()["part"])

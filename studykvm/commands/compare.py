@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -105,23 +106,30 @@ def _read(path: str, ordered: bool) -> "tuple[list[Call], CallTable]":
 
 def _in_order(table: "CallTable", recording: "Recording", known: "set[Name]", limit: int) -> bool:
     from graphs.compare import compare, report
-    from graphs.compare.parts import compare_part, parts
+    from graphs.compare.parts import compare_part, compare_stream_part, parts, streams
 
     comparison = compare(table, recording, known)
     print("\n".join(report.lines(comparison, limit)))
     found = [(part, compare_part(table, recording, part, known)) for part in parts(recording)]
-    if found:
-        print("\n".join(report.part_lines(found)))
+    state = [(part, compare_stream_part(table, recording, part, known)) for part in streams(recording)]
+    if found or state:
+        print("\n".join(report.part_lines(found, state)))
     print()
-    return comparison.equal and all(part is None or part.equal for _, part in found)
+    equal = all(part is None or part.equal for _, part in found) and not any(lines for _, lines in state)
+    return comparison.equal and equal
 
 
 def _inside(table: "CallTable", recording: "Recording", known: "set[Name]", args: argparse.Namespace) -> bool:
     from graphs.compare import report
-    from graphs.compare.parts import Part, Selector, compare_part, count
+    from graphs.compare.parts import Part, Selector, compare_part, compare_stream_part, count, streams
     from studykvm.errors import StudyError
 
     selector = Selector.parse(args.subtree)
+    if Part("", selector) in [replace(part, title="") for part in streams(recording)]:
+        differences = compare_stream_part(table, recording, Part("", selector), known)
+        if differences is not None:
+            print("\n".join(differences or [f"{recording.name}, inside {selector}: equal"]))
+            return not differences
     comparison = compare_part(table, recording, Part("", selector), known)
     if comparison is None:
         ours, theirs = count(table, selector), count(recording.calls, selector)
