@@ -16,6 +16,7 @@ accelerator what changed; the loop ends early when the stream's rate limit is re
 from __future__ import annotations
 
 import errno
+import struct
 import time
 
 from hypervisor.exec import ram
@@ -23,6 +24,7 @@ from hypervisor.program import on_reset
 from hypervisor.savevm import complain
 from hypervisor.savevm_file import (
     QEMUFile,
+    _put,
     qemu_file_has_error,
     qemu_file_rate_limit,
     qemu_get_be64,
@@ -30,7 +32,6 @@ from hypervisor.savevm_file import (
     qemu_get_byte,
     qemu_put_be64,
     qemu_put_buffer,
-    qemu_put_byte,
 )
 from hypervisor.vl_state import state
 from tracer import traced
@@ -43,6 +44,7 @@ RAM_SAVE_FLAG_MEM_SIZE = 0x04
 RAM_SAVE_FLAG_PAGE = 0x08
 RAM_SAVE_FLAG_EOS = 0x10
 _FLAGS = TARGET_PAGE_SIZE - 1
+_COMPRESSED = struct.Struct(">QB")
 _ALIKE = [bytes([byte]) * TARGET_PAGE_SIZE for byte in range(256)]
 
 _dirty = bytearray()
@@ -87,8 +89,7 @@ def ram_save_block(f: QEMUFile) -> int:
     _current_addr = addr = number * TARGET_PAGE_SIZE
     page = ram()[addr : addr + TARGET_PAGE_SIZE]
     if is_dup_page(page, page[0]):
-        qemu_put_be64(f, addr | RAM_SAVE_FLAG_COMPRESS)
-        qemu_put_byte(f, page[0])
+        _put(f, _COMPRESSED.pack(addr | RAM_SAVE_FLAG_COMPRESS, page[0]))
     else:
         qemu_put_be64(f, addr | RAM_SAVE_FLAG_PAGE)
         qemu_put_buffer(f, page, TARGET_PAGE_SIZE)
@@ -167,7 +168,10 @@ def _load_page(f: QEMUFile, addr: int, flags: int) -> int:
         complain(f"studykvm: a page at {addr:#x}, where this machine has no memory")
         return -errno.EINVAL
     if flags & RAM_SAVE_FLAG_COMPRESS:
-        memory[addr : addr + TARGET_PAGE_SIZE] = _ALIKE[qemu_get_byte(f)]
+        page = _ALIKE[qemu_get_byte(f)]
+        # A page that nobody wrote yet takes no memory of the host as long as it is left alone.
+        if memory[addr : addr + TARGET_PAGE_SIZE] != page:
+            memory[addr : addr + TARGET_PAGE_SIZE] = page
     else:
         with memoryview(memory) as view:
             qemu_get_buffer(f, view[addr : addr + TARGET_PAGE_SIZE], TARGET_PAGE_SIZE)
