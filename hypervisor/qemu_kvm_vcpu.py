@@ -61,7 +61,6 @@ class KVMCPUState(Struct):
     kvm_fd: int = -1
     regs_modified: int = 1
     signalled: int = 0
-    interrupt_injected: int = -1
     queued_work: list[QemuWorkItem]
     _run: abi.Run | None = None
 

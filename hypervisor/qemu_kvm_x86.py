@@ -209,7 +209,6 @@ def kvm_setup_cpuid2(env: CPUState, listed: bytearray) -> int:
 @traced
 def kvm_arch_init_vcpu(cenv: CPUState) -> int:
     """Give the processor all features that the kernel can."""
-    vcpu_of(cenv).interrupt_injected = -1
     entries, listed = 1, None
     while listed is None and entries <= 256:
         listed = try_get_cpuid(_state(), entries)
@@ -325,7 +324,7 @@ def kvm_arch_load_regs(env: CPUState) -> None:
     kvm_set_fpu(env, _to_fpu(held.fpu))
     sregs = abi.SRegs()
     _fetch_fixed(env, sregs)
-    injected = vcpu_of(env).interrupt_injected
+    injected = held.interrupt_injected
     for at in range(4):
         sregs.interrupt_bitmap[at] = 1 << injected % 64 if injected >= 0 and injected // 64 == at else 0
     for name in _SEGMENTS:
@@ -376,7 +375,7 @@ def kvm_arch_save_regs(env: CPUState) -> None:
     held.fpu = _from_fpu(fpu)
     kvm_get_sregs(env, sregs)
     pending = sum(word << 64 * at for at, word in enumerate(sregs.interrupt_bitmap))
-    vcpu.interrupt_injected = pending.bit_length() - 1
+    held.interrupt_injected = pending.bit_length() - 1
     for name in _SEGMENTS:
         held.segs[name] = Segment()
         get_seg(held.segs[name], getattr(sregs, name))
@@ -442,6 +441,5 @@ def kvm_arch_process_irqchip_events(env: CPUState) -> None:
 @traced
 def kvm_arch_cpu_reset(env: CPUState) -> None:
     """After a reset: give the kernel the state that the processor has now."""
-    vcpu_of(env).interrupt_injected = -1
     kvm_arch_load_regs(env)
     vcpu_of(env).regs_modified = 0

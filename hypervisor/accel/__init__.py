@@ -83,6 +83,8 @@ class CpuState:
         Floating point and XMM registers as FXSAVE stores them, 512 bytes.
     msrs : dict
         Number of a model-specific register to its value; those that are 0 may be missing.
+    interrupt_injected : int
+        An interrupt that was handed to the processor and not taken yet; -1 for none.
     interrupt_shadow : int
         The instruction before this one was STI or a load of SS: no interrupt may come here.
     """
@@ -98,6 +100,7 @@ class CpuState:
     efer: int = 0
     fpu: bytes = bytes(FXSAVE_SIZE)
     msrs: dict[int, int] = field(default_factory=dict)
+    interrupt_injected: int = -1
     interrupt_shadow: int = 0
 
 

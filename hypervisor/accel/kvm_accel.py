@@ -108,7 +108,6 @@ class KvmAccel:
     def reset(self) -> None:
         """Take the state after power-on; it reaches the kernel before the guest runs."""
         self.shadow = self._power_on()
-        self.vcpu.interrupt_injected = -1
         self.vcpu.regs_modified = 1
 
     def run(self, limit: int) -> bool:

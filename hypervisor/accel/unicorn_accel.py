@@ -200,6 +200,8 @@ class UnicornAccel:
         self._uc.msr_write(_EFER, state.efer)
         self._write(state)
         self._write_fpu(state.fpu)
+        if state.interrupt_injected >= 0:
+            self.inject(state.interrupt_injected)
 
     def _write(self, state: CpuState) -> None:
         self._context.load()

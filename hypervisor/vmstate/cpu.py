@@ -88,6 +88,7 @@ class CPUX86Image:
     eip: int = 0
     eflags: int = 2
     hflags: int = 0
+    interrupt_injected: int = -1
     fpuc: int = 0
     fpus_vmstate: int = 0
     fptag_vmstate: int = 0
@@ -130,7 +131,7 @@ class CPUX86Image:
         self.cr, self.dr, self.efer, self.msrs = list(cpu.cr), list(cpu.dr), cpu.efer, dict(cpu.msrs)
         self.mtrr_fixed = [cpu.msrs.get(number, 0) for number in _MTRR_FIXED]
         self.mtrr_var = [MTRRVar(*(cpu.msrs.get(n, 0) for n in pair)) for pair in _MTRR_VAR]
-        self.hflags = self._hflags(cpu)
+        self.hflags, self.interrupt_injected = self._hflags(cpu), cpu.interrupt_injected
         fpu = cpu.fpu
         self.fpuc, self.fpus_vmstate = _little(fpu, 0, 2), _little(fpu, 2, 2)
         self.fptag_vmstate, self.mxcsr = fpu[4], _little(fpu, 24, 4)
@@ -176,6 +177,7 @@ class CPUX86Image:
             efer=self.efer,
             fpu=bytes(fpu),
             msrs={number: value for number, value in msrs.items() if value},
+            interrupt_injected=self.interrupt_injected,
             interrupt_shadow=int(bool(self.hflags & _INHIBIT_IRQ)),
         )
 
@@ -351,7 +353,7 @@ vmstate_cpu = symbol(
             VMSTATE_UINT64("mtrr_fixed", 8, num=11),
             VMSTATE_UINT64("mtrr_deftype", 8),
             VMStateField(name="mtrr_var", attr="mtrr_var", vmsd=vmstate_mtrr_var, num=8, version_id=8),
-            VMSTATE_INT32("interrupt_injected", 9, missing=-1),
+            VMSTATE_INT32("interrupt_injected", 9),
             VMSTATE_UINT32("mp_state", 9, missing=0),
             VMSTATE_UINT64("tsc", 9),
             VMSTATE_INT32("exception_injected", 11, missing=-1),

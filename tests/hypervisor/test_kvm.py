@@ -177,3 +177,14 @@ def test_a_software_kvm_is_named_once(base, capsys):
 def test_nobody_counts_instructions_under_kvm(base):
     with pytest.raises(HypervisorError, match="use -icount or -enable-kvm"):
         boot("-icount", "auto")
+
+
+@pytest.mark.parametrize("vector", [-1, 0x08, 0xFF])
+def test_an_interrupt_on_its_way_to_the_processor_is_saved(vector):
+    from hypervisor.accel import CpuState
+    from hypervisor.cpu_exec import CPUState
+    from hypervisor.vmstate.cpu import CPUX86Image
+
+    image = CPUX86Image(CPUState())
+    image.take(CpuState(interrupt_injected=vector))
+    assert image.interrupt_injected == image.give().interrupt_injected == vector
