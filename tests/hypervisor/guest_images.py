@@ -75,7 +75,7 @@ def _copy(at, source, name):
 
 def grub_disk(folder):
     """GRUB 2 with its commands on the serial line, and hello.txt on a FAT partition."""
-    modules = "biosdisk part_msdos fat normal cat ls echo serial terminal"
+    modules = "biosdisk part_msdos fat normal cat ls echo serial terminal reboot"
     core = _core(folder, _SERIAL, modules)
     path, text = folder / "grub.img", folder / "hello.txt"
     at = _disk(path, 8 * MIB, (GRUB / "boot.img").read_bytes(), core)

@@ -98,6 +98,9 @@ def test_grub_reads_a_file_that_is_asked_for_on_the_serial_line(tmp_path):
         console.expect("grub>")
         console.type("ls (hd0,msdos1)/")
         assert "hello.txt" in console.expect("grub>")
+        console.type("reboot")
+        console.expect("SeaBIOS (version")
+        console.expect("grub>")
     assert base.read_bytes() == before
     assert trace.stat().st_size < 20_000_000
     called = {call.function for call in load(trace).calls()}
