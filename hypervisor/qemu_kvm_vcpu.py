@@ -14,6 +14,7 @@ accesses that cause it, with --trace-io only.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import signal
@@ -196,7 +197,7 @@ def handle_shutdown(kvm: KVMContext, env: CPUState) -> int:
 def handle_unhandled(reason: int) -> int:
     """An exit that nobody knows."""
     print(f"kvm: unhandled exit {reason:x}", file=sys.stderr)
-    return -22
+    return -errno.EINVAL
 
 
 @traced
@@ -241,10 +242,10 @@ def _enter(fd: int) -> int:
     try:
         return fcntl.ioctl(fd, abi.KVM_RUN, 0)
     except OSError as error:
-        return -(error.errno or 5)
+        return -(error.errno or errno.EIO)
 
 
-_COME_BACK = (-4, -11)
+_COME_BACK = (-errno.EINTR, -errno.EAGAIN)
 
 
 @traced
@@ -287,7 +288,8 @@ def kvm_run(env: CPUState) -> int:
         elif reason == abi.KVM_EXIT_INTERNAL_ERROR:
             r = kvm_handle_internal_error(kvm, env, run)
         else:
-            r = handle_unhandled(run.detail() if reason in (0, abi.KVM_EXIT_FAIL_ENTRY) else reason)
+            hardware = reason in (abi.KVM_EXIT_UNKNOWN, abi.KVM_EXIT_FAIL_ENTRY)
+            r = handle_unhandled(run.detail() if hardware else reason)
         if r:
             return r
 
