@@ -15,6 +15,7 @@ accelerator what changed; the loop ends early when the stream's rate limit is re
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import struct
 import time
@@ -24,6 +25,7 @@ from hypervisor.program import on_reset
 from hypervisor.savevm import complain
 from hypervisor.savevm_file import (
     QEMUFile,
+    _buffer,
     _put,
     qemu_file_has_error,
     qemu_file_rate_limit,
@@ -35,6 +37,7 @@ from hypervisor.savevm_file import (
 )
 from hypervisor.vl_state import state
 from tracer import traced
+from tracer.session import current
 
 C_FILE = "vl.c"
 
@@ -44,7 +47,13 @@ RAM_SAVE_FLAG_MEM_SIZE = 0x04
 RAM_SAVE_FLAG_PAGE = 0x08
 RAM_SAVE_FLAG_EOS = 0x10
 _FLAGS = TARGET_PAGE_SIZE - 1
+_BLOCK = 256
 _COMPRESSED = struct.Struct(">QB")
+_COMPRESSED_BLOCK = struct.Struct(">" + "QB" * _BLOCK)
+_ALL_DIRTY = b"\1" * _BLOCK
+_ZEROS = bytes(_BLOCK * TARGET_PAGE_SIZE)
+_memcmp = ctypes.CDLL(None).memcmp
+_memcmp.argtypes = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t)
 _ALIKE = [bytes([byte]) * TARGET_PAGE_SIZE for byte in range(256)]
 
 _dirty = bytearray()
@@ -94,6 +103,42 @@ def ram_save_block(f: QEMUFile) -> int:
         qemu_put_be64(f, addr | RAM_SAVE_FLAG_PAGE)
         qemu_put_buffer(f, page, TARGET_PAGE_SIZE)
     return 1
+
+
+def _holds_zeros(addr: int) -> bool:
+    """Whether a block of memory is all zeros; compared in place."""
+    memory = ram()
+    if addr + len(_ZEROS) > len(memory):
+        return False
+    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    return not _memcmp(start + addr, _ZEROS, len(_ZEROS))
+
+
+def _records_of_zeros(addr: int) -> bytes:
+    """What stands in the stream for a block of pages of zeros."""
+    first = addr | RAM_SAVE_FLAG_COMPRESS
+    fields = [0] * (2 * _BLOCK)
+    fields[::2] = range(first, first + len(_ZEROS), TARGET_PAGE_SIZE)
+    return _COMPRESSED_BLOCK.pack(*fields)
+
+
+def _save_zeros(f: QEMUFile) -> int:
+    """Write a whole block of pages of zeros as `ram_save_block` would page by page; how many, 0 if there is
+    none.
+
+    Most of a machine's memory is such. Where a trace runs, every page has its call.
+    """
+    global _current_addr
+    number = _dirty.find(1, _current_addr // TARGET_PAGE_SIZE)
+    if number < 0 or number % _BLOCK or _dirty[number : number + _BLOCK] != _ALL_DIRTY:
+        return 0
+    addr = number * TARGET_PAGE_SIZE
+    if not _holds_zeros(addr):
+        return 0
+    _dirty[number : number + _BLOCK] = bytes(_BLOCK)
+    _put(f, _records_of_zeros(addr))
+    _current_addr = addr + (_BLOCK - 1) * TARGET_PAGE_SIZE
+    return _BLOCK
 
 
 @traced
@@ -148,10 +193,12 @@ def ram_save_live(mon: object, f: QEMUFile, stage: int, opaque: None) -> int:
         _dirty = bytearray(b"\1") * len(_dirty)
         qemu_put_be64(f, len(ram()) | RAM_SAVE_FLAG_MEM_SIZE)
     before, begun = _bytes_transferred, time.monotonic_ns()
+    untraced = current() is None
     while not qemu_file_rate_limit(f):
-        if not ram_save_block(f):
+        saved = (untraced and _save_zeros(f)) or ram_save_block(f)
+        if not saved:
             break
-        _bytes_transferred += TARGET_PAGE_SIZE
+        _bytes_transferred += saved * TARGET_PAGE_SIZE
     # Nothing sent: as good as no speed at all, but not a division by zero.
     speed = (_bytes_transferred - before) / max(time.monotonic_ns() - begun, 1) or 0.000001
     if stage == 3:
@@ -178,6 +225,30 @@ def _load_page(f: QEMUFile, addr: int, flags: int) -> int:
     return 0
 
 
+def _skip_zeros(f: QEMUFile) -> None:
+    """Read the pages of zeros that come next, as far as they are in the buffer."""
+    memory, buf, index, zeros = ram(), _buffer(f), f._index, _ALIKE[0]
+    while index + _COMPRESSED.size <= f._size:
+        addr, byte = _COMPRESSED.unpack_from(buf, index)
+        addr -= RAM_SAVE_FLAG_COMPRESS
+        block = index + _COMPRESSED_BLOCK.size
+        if (
+            block <= f._size
+            and not addr % len(_ZEROS)
+            and 0 <= addr < len(memory)
+            and buf[index:block] == _records_of_zeros(addr)
+            and _holds_zeros(addr)
+        ):
+            index = block
+            continue
+        if byte or addr & _FLAGS or not 0 <= addr <= len(memory) - TARGET_PAGE_SIZE:
+            break
+        if memory[addr : addr + TARGET_PAGE_SIZE] != zeros:
+            memory[addr : addr + TARGET_PAGE_SIZE] = zeros
+        index += _COMPRESSED.size
+    f._index = index
+
+
 @traced
 def ram_load(f: QEMUFile, opaque: None, version_id: int) -> int:
     """Read a part of the memory.
@@ -190,6 +261,7 @@ def ram_load(f: QEMUFile, opaque: None, version_id: int) -> int:
         return -errno.EINVAL
     flags = 0
     while not flags & RAM_SAVE_FLAG_EOS:
+        _skip_zeros(f)
         addr = qemu_get_be64(f)
         flags, addr = addr & _FLAGS, addr & ~_FLAGS
         if flags & RAM_SAVE_FLAG_MEM_SIZE and addr != len(ram()):
