@@ -5,7 +5,6 @@ Expected answers are facts of the recordings' README (who opens what through wha
 
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -207,19 +206,15 @@ def test_networkx():
         ("overview.cycles", []),
     ],
 )
-def test_commands_answer_at_once(command, words):
+def test_commands_load_nothing_heavy(command, words):
     module, function = command.split(".")
-    script = f"import sys; from studykvm.commands import {module} as m; sys.exit(m.{function}(sys.argv[1:]))"
-    best = 9.0
-    for _ in range(4):
-        started = time.perf_counter()
-        done = subprocess.run(
-            [sys.executable, "-c", script, *words], capture_output=True, text=True, check=True
-        )
-        best = min(best, time.perf_counter() - started)
-        assert done.stdout
-    # 0.4 s is the aim on an idle machine; a busy one gets twice that.
-    assert best < 0.8
+    script = (
+        f"import sys; from studykvm.commands import {module} as m; m.{function}(sys.argv[1:]); "
+        "print('loaded', *{'clang', 'networkx', 'pygraphviz', 'unicorn'} & set(sys.modules), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True, check=True)
+    assert done.stdout
+    assert done.stderr.split() == ["loaded"]
 
 
 def test_drawings(index, tmp_path):
