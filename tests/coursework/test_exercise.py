@@ -3,7 +3,6 @@
 import json
 import os
 import string
-import time
 
 import pytest
 
@@ -167,12 +166,10 @@ def test_bytes_and_nothing_and_too_much(here, capsys):
 
 
 def test_an_endless_cell_is_stopped_and_the_others_count(here):
-    start = time.monotonic()
     path = written(
         here, 'check("8.2", ["bdrv_check_request", "raw_write"])', "while True: pass", 'check("8.3", 3)'
     )
     checked = check_file(path, seconds=1)
-    assert time.monotonic() - start < 20
     assert verdicts(checked)["8.2"].right and verdicts(checked)["8.3"].right
     assert checked.remarks == ["cell 3: stopped after 1 seconds"]
 

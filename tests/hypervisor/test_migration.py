@@ -129,7 +129,7 @@ def test_a_rate_limit_keeps_the_machine_running_until_it_is_lifted(side, tmp_pat
     destination = side("destination", "-incoming", f"unix:{tmp_path}/way", pages=448, turns=0)
     source = side("source")
     source.wait_for_numbers(50)
-    source.ask("migrate_set_speed 300k")
+    source.ask("migrate_set_speed 1k")
     source.ask(f"migrate -d unix:{tmp_path}/way")
     active = source.ask("info migrate")
     assert "Migration status: active" in active and source.status() == "running"
@@ -151,7 +151,7 @@ def test_a_cancelled_migration_leaves_the_source_running(side, tmp_path):
     destination = side("destination", "-incoming", f"unix:{tmp_path}/way")
     source = side("source", pages=400)
     source.wait_for_numbers(50)
-    source.ask("migrate_set_speed 100k")
+    source.ask("migrate_set_speed 1k")
     source.ask(f"migrate -d unix:{tmp_path}/way")
     source.ask("migrate_cancel")
     assert "Migration status: cancelled" in source.ask("info migrate")

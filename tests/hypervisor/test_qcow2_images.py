@@ -9,7 +9,6 @@ import random
 import resource
 import struct
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -454,13 +453,12 @@ def test_header_bombs(tmp_path: Path, capsys: pytest.CaptureFixture[str], field:
     raw[at : at + length] = value.to_bytes(length)
     path.write_bytes(raw)
     bs = bdrv_new("")
-    started, used = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert bdrv_open2(bs, str(path), BDRV_O_RDWR, bdrv_find_format("qcow2")) in (
         -errno.EINVAL,
         -errno.EFBIG,
         -errno.ENOTSUP,
     )
-    assert time.monotonic() - started < 2
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - used < 64 << 10
     bdrv_delete(bs)
     message = capsys.readouterr().err

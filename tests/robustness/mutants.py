@@ -22,7 +22,7 @@ from hypervisor import qemu_img, qemu_io
 from hypervisor.program import program
 
 LIMIT = 1 << 30
-SLOW = 10.0
+SLOW = 60.0
 NUMBERS = (0, 1, 2, 8, 63, 255, 511, 512, 513, 4096, 65535, 1 << 20, 1 << 31, (1 << 32) - 1, 1 << 32, 1 << 40)
 NUMBERS += ((1 << 56) - 512, (1 << 62) - 512, 1 << 62, (1 << 63) - 1, 1 << 63, (1 << 63) + 512, (1 << 64) - 1)
 READS = (
