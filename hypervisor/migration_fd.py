@@ -20,6 +20,7 @@ from hypervisor.migration import (
 )
 from hypervisor.migration_socket import load_incoming
 from hypervisor.monitor import Monitor
+from hypervisor.monitor_control import monitor_get_fd
 from hypervisor.savevm_file import QEMUFile, qemu_fclose, qemu_fdopen, qemu_stdio_fd
 from hypervisor.vl_loop import qemu_set_fd_handler2
 from tracer import traced
@@ -67,7 +68,9 @@ def fd_start_outgoing_migration(
     mon: Monitor, fdname: str, bandwidth_limit: int, detach: int, blk: int, inc: int
 ) -> FdMigrationState | None:
     """Save the machine into a descriptor; None when it is not open."""
-    fd = _descriptor(fdname)
+    fd = monitor_get_fd(mon, fdname)
+    if fd == -1:
+        fd = _descriptor(fdname)
     if fd == -1:
         return None
     os.set_blocking(fd, False)

@@ -104,7 +104,6 @@ def _list(values: Iterable[Any]) -> str:
 
 def _chart(args: argparse.Namespace) -> int:
     from graphs.migration import draw, turns
-
     from tracer import load
 
     found = turns(load(args.trace))
