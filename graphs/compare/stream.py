@@ -106,6 +106,8 @@ def _folded(node: Node) -> Folded:
         _fold(each)
     if node.name[1] == LOOP:
         node.calls = list({call.text(): call for call in node.calls}.values())
+    # Whether all of memory went before the connection was full, so that no page was left, is chance.
+    buffers = [each for each in buffers if each.calls or each.name[1] != "ram_save_block"]
     if node.name[1] == LOOP:
         # Which kinds of pages were left for the loop is chance; how they are saved is seen where it began.
         buffers = [each for each in buffers if each.name[1] != "ram_save_block"]
