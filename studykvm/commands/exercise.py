@@ -9,7 +9,7 @@ from studykvm.errors import StudyError
 _EXAMPLES = """\
 examples:
   studykvm exercise start 5                 a fresh notebook in this folder (--plain: a Python file)
-  studykvm exercise show 5                  its questions
+  studykvm exercise show 5                  its questions (5.4: that one)
   studykvm exercise answer 5.1 main         judge one answer
   studykvm exercise hint 5.1                the next hint
   studykvm exercise check 5_hda.ipynb       run the notebook, judge all its answers
@@ -30,13 +30,16 @@ def main(argv: list[str]) -> int:
     start = actions.add_parser("start", help="a fresh notebook in this folder")
     start.add_argument("number", metavar="N")
     start.add_argument("--plain", action="store_true", help="a Python file instead of an .ipynb")
-    show = actions.add_parser("show", help="the questions of an exercise")
-    show.add_argument("number", metavar="N")
+    show = actions.add_parser("show", help="the questions of an exercise, or one of them")
+    show.add_argument("number", metavar="N[.M]")
     hint = actions.add_parser("hint", help="the next hint to a question")
     hint.add_argument("question", metavar="N.M")
     answer = actions.add_parser("answer", help="judge one answer")
     answer.add_argument("question", metavar="N.M")
-    answer.add_argument("answer", nargs="+", metavar="ANSWER", help="as text, or in Python's spelling")
+    # REMAINDER, for an answer may begin with "-hda" or hold "->".
+    answer.add_argument(
+        "answer", nargs=argparse.REMAINDER, metavar="ANSWER", help="as text, or in Python's spelling"
+    )
     check = actions.add_parser("check", help="run a notebook and judge its answers")
     check.add_argument("file", metavar="FILE")
     check.add_argument("--seconds", type=int, default=60, metavar="S", help="the most a cell may take (60)")
@@ -73,23 +76,34 @@ def _start(args: argparse.Namespace) -> None:
 def _show(args: argparse.Namespace) -> None:
     import textwrap
 
-    from studykvm.coursework.questions import exercise
+    from studykvm.coursework.questions import exercise, question
 
-    one = exercise(args.number)
-    print(f"Exercise {one.number}: {one.title}\n\n{one.asked}\n")
-    for question in one.questions:
-        print(textwrap.fill(f"{question.id}  {question.text}", 100, subsequent_indent="     "))
-        options = question.spec.get("options", {})
-        for key, option in options.items() if question.kind == "choice" else ():
+    wanted = args.number.strip()
+    if "." in wanted:
+        questions = [question(wanted)]
+    else:
+        one = exercise(wanted)
+        questions = list(one.questions)
+        print(f"Exercise {one.number}: {one.title}\n\n{one.asked}\n")
+    for asked in questions:
+        print(textwrap.fill(f"{asked.id}  {asked.text}", 100, subsequent_indent="     "))
+        options = asked.spec.get("options", {})
+        for key, option in options.items() if asked.kind == "choice" else ():
             print(f"     {key}: {option['statement']}")
-        print(f"     answer: {question.form}\n")
+        print(f"     answer: {asked.form}\n")
 
 
 def _hint(args: argparse.Namespace) -> None:
+    from studykvm.coursework.progress import FILE, Progress
     from studykvm.coursework.questions import question
     from studykvm.coursework.session import hint
 
-    hint(question(args.question).id)
+    asked = question(args.question).id
+    progress = Progress.open()
+    if not progress.kept:
+        progress.create()
+        print(f"(From now on {FILE} here keeps which hints you have read.)")
+    hint(asked)
 
 
 def _answer(args: argparse.Namespace) -> int:
@@ -99,7 +113,7 @@ def _answer(args: argparse.Namespace) -> int:
     from studykvm.coursework.questions import question
     from studykvm.coursework.session import check
 
-    text = " ".join(args.answer)
+    text = " ".join(args.answer[1:] if args.answer[:1] == ["--"] else args.answer)
     try:
         with shallow():
             answer = ast.literal_eval(text) if text[:1] in "{[(\"'" else text

@@ -3,7 +3,7 @@
 - `Progress.open(folder)`: reads ``studykvm-progress.json``; `answered`, `hinted`, `predicted` write it
 - a file that cannot be read is put aside under another name, never overwritten
 
-It is made by ``studykvm exercise start``; where there is none, nothing is written.
+``studykvm exercise start`` and the terminal's ``hint`` make it; where there is none, nothing is written.
 """
 
 from __future__ import annotations

@@ -295,6 +295,24 @@ def test_show_prints_questions_and_choices(capsys):
     out = capsys.readouterr().out
     assert all(question.id in out for question in exercises()[-1].questions)
     assert "a: it compares each sector" in out
+    assert main(["exercise", "show", "5.4"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines() if line[:1].isdigit()] == ["5.4"]
+
+
+def test_answers_may_hold_arrows_and_options(here, capsys):
+    assert main(["exercise", "answer", "5.1", "-hda", "is read by", "bdrv_new()"]) == 1
+    assert "bdrv_new is never given the file's name" in capsys.readouterr().out
+    assert main(["exercise", "answer", "5.4", "bdrv_open2", "->", "qcow_open"]) == 1
+    assert "✓ bdrv_open2 -> qcow_open" in capsys.readouterr().out
+    assert main(["exercise", "answer", "5.4"]) == 1
+    assert "5.4: not answered yet" in capsys.readouterr().out
+
+
+def test_hints_go_on_in_a_terminal_where_nothing_was_started(here, capsys):
+    for word in ("hint 1 of 2", "hint 2 of 2", "these were all hints", "these were all hints"):
+        session._read.clear()
+        assert main(["exercise", "hint", "5.4"]) == 0
+        assert word in capsys.readouterr().out
 
 
 def test_lab_runs_and_draws(here, capsys):
