@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -270,11 +270,11 @@ class Trace:
 
         return build(self._index.calls)
 
-    def stats(self) -> Stats:
-        """Return counts and times by function."""
+    def stats(self, among: Container[Call] | None = None) -> Stats:
+        """Return counts and times by function; with `among`, of these calls only."""
         from tracer.stats import stats
 
-        return stats(self)
+        return stats(self, among)
 
     @cached_property
     def _history(self) -> History:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from tracer import TracerError, load
 from tracer.export import FORMATS, exporter
-from tracer.passes import Node, select
+from tracer.passes import Node, select, walk
 from tracer.text import tree_lines
 from tracer.trace import Trace
 from tracer.values import escape
@@ -28,7 +28,7 @@ def main(argv: list[str]) -> int:
         if options.action == "export":
             _export(trace, options)
         else:
-            _print(_shown(trace, options) if options.action == "show" else _counted(trace))
+            _print(_shown(trace, options) if options.action == "show" else _counted(trace, options))
     except BrokenPipeError:
         # the reader has what it wanted; the interpreter must not try to flush the rest
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -50,7 +50,6 @@ def _parser() -> argparse.ArgumentParser:
     join.add_argument("-o", dest="output", metavar="OUT", required=True, help="the joined trace")
     for action in (show, stats, export):
         action.add_argument("trace", metavar="FILE", help="a trace, as --trace FILE records it")
-    for action in (show, export):
         action.add_argument(
             "--from", dest="start", metavar="FUNC", help="start at the outermost calls of FUNC"
         )
@@ -59,11 +58,15 @@ def _parser() -> argparse.ArgumentParser:
             "--only", action="append", default=[], metavar="GLOB", help="functions or files; repeat"
         )
         action.add_argument("--thread", type=int, metavar="N", help="one thread; 0 is the main one")
-    show.add_argument(
-        "--fold", action=argparse.BooleanOptionalAction, default=True, help="fold repeats (default)"
-    )
-    show.add_argument("--args", action="store_true", help="print arguments and return values")
-    show.add_argument("--state", action="store_true", help="print field writes under the call that made them")
+    for action in (show, export):
+        only_text = "" if action is show else "; with --format text"
+        action.add_argument(
+            "--fold", action=argparse.BooleanOptionalAction, help=f"fold repeats (default){only_text}"
+        )
+        action.add_argument("--args", action="store_true", help=f"arguments and return values{only_text}")
+        action.add_argument(
+            "--state", action="store_true", help=f"field writes under the call that made them{only_text}"
+        )
     export.add_argument("--format", required=True, metavar="NAME", help=", ".join(FORMATS))
     export.add_argument("-o", dest="output", metavar="OUT", help="file to write; default is standard output")
     return parser
@@ -94,16 +97,20 @@ def _tree(trace: Trace, options: argparse.Namespace) -> Node:
 
 def _shown(trace: Trace, options: argparse.Namespace) -> Iterator[str]:
     writes = trace.writes() if options.state else ()
-    return tree_lines(_tree(trace, options), fold_repeats=options.fold, args=options.args, writes=writes)
+    fold_repeats = options.fold is not False
+    return tree_lines(_tree(trace, options), fold_repeats=fold_repeats, args=options.args, writes=writes)
 
 
-def _counted(trace: Trace) -> Iterator[str]:
-    stats = trace.stats()
-    yield f"events      {stats.events}"
+def _counted(trace: Trace, options: argparse.Namespace) -> Iterator[str]:
+    part = any(x not in (None, []) for x in (options.start, options.only, options.thread, options.depth))
+    stats = trace.stats({node.call for node, _ in walk(_tree(trace, options)) if node.call} if part else None)
+    if not part:
+        yield f"events      {stats.events}"
     yield f"calls       {stats.calls}" + (f" ({stats.open_calls} without an end)" if stats.open_calls else "")
     yield f"threads     {stats.threads}"
-    yield f"structures  {stats.structures}"
-    yield f"writes      {stats.writes}"
+    if not part:
+        yield f"structures  {stats.structures}"
+        yield f"writes      {stats.writes}"
     yield f"duration    {stats.duration / 1e6:.3f} ms"
     if stats.functions:
         yield ""
@@ -115,6 +122,10 @@ def _counted(trace: Trace) -> Iterator[str]:
 
 def _export(trace: Trace, options: argparse.Namespace) -> None:
     lines = exporter(options.format).lines(trace, _tree(trace, options))
+    if options.fold is not None or options.args or options.state:
+        if options.format != "text":
+            raise TracerError(f"--fold, --args and --state are for --format text, not for {options.format}")
+        lines = _shown(trace, options)
     if options.output is None:
         _print(lines)
         return

@@ -58,6 +58,25 @@ def test_stats_count(path, capsys):
     assert out.splitlines()[-1].split()[0] in ("2", "5012")
 
 
+def test_stats_count_a_part(path, capsys):
+    assert main(["stats", path, "--only", "bdrv_o*", "--thread", "0"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("calls       2\nthreads     1\nduration ")
+    assert [line.split()[0] + line.split()[-1] for line in out.splitlines()[5:]] == ["2block.c:bdrv_open"]
+    assert main(["stats", path, "--from", "bdrv_open", "--depth", "1"]) == 0
+    assert capsys.readouterr().out.startswith("calls       2\n")
+
+
+def test_export_takes_what_show_takes(path, capsys):
+    options = ["--no-fold", "--args", "--state", "--from", "bdrv_open"]
+    assert main(["show", path, *options]) == 0
+    shown = capsys.readouterr().out
+    assert main(["export", path, "--format", "text", *options]) == 0
+    assert capsys.readouterr().out == shown
+    with pytest.raises(TracerError, match="for --format text, not for dot"):
+        main(["export", path, "--format", "dot", "--args"])
+
+
 def test_export_writes_a_file_or_standard_output(path, capsys, tmp_path):
     out = tmp_path / "out.json"
     assert (
