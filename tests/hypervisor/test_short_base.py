@@ -28,7 +28,7 @@ def test_one_read_of_everything(tmp_path, monkeypatch, top, middle, cache):
     below = "base.img"
     if middle == "compressed":
         # a whole image of its own, longer than the base, and shorter than the top
-        text = b"".join(bytes([i % 251]) * 700 for i in range(230))[: 160 << 10]
+        text = b"".join(bytes([i % 251]) * 700 for i in range(240))[: 160 << 10]
         Path("text.img").write_bytes(text)
         img("convert", "-c", "-O", "qcow2", "-o", "cluster_size=4096", "text.img", "mid.img")
         expected[: len(text)] = text
