@@ -293,11 +293,11 @@ def qemu_get_be64(f: QEMUFile) -> int:
 def block_put_buffer(opaque: BlockDriverState, buf: memoryview, pos: int, size: int) -> int:
     """Write behind the guest's data in a disk image.
 
-    A format that cannot keep it swallows it: only `bdrv_snapshot_create` will tell. The real program drops
-    any other error as well, so that a savevm onto a full disk seems to succeed.
+    A format that cannot keep it, or an empty drive, swallows it: only `bdrv_snapshot_create` will tell. The
+    real program drops any other error as well, so that a savevm onto a full disk seems to succeed.
     """
     ret = bdrv_save_vmstate(opaque, buf, pos, size)
-    return ret if ret < 0 and ret != -errno.ENOTSUP else size
+    return ret if ret < 0 and ret not in (-errno.ENOTSUP, -errno.ENOMEDIUM) else size
 
 
 @traced

@@ -14,7 +14,7 @@ from mmap import mmap
 from typing import TYPE_CHECKING
 
 from hypervisor import kvm_all, qemu_kvm
-from hypervisor.accel import CpuState, MmioRead, MmioWrite, Registers, Segment
+from hypervisor.accel import FPU_AT_POWER_ON, CpuState, MmioRead, MmioWrite, Registers, Segment
 from hypervisor.accel import kvm_abi as abi
 from hypervisor.accel.dirty import Dirty
 from hypervisor.errors import HypervisorError
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 _GENERAL = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", "rip", "rflags")
 _SELECTORS = ("cs", "ds", "es", "ss")
 _CODE, _DATA, _LDT, _TSS = 0x9B00, 0x9300, 0x8200, 0x8B00
-_FPU_AT_POWER_ON = b"\x7f\x03".ljust(24, b"\0") + b"\x80\x1f".ljust(488, b"\0")
 
 
 class KvmAccel:
@@ -46,7 +45,7 @@ class KvmAccel:
 
     @staticmethod
     def _power_on() -> CpuState:
-        held = CpuState(eip=0xFFF0, fpu=_FPU_AT_POWER_ON)
+        held = CpuState(eip=0xFFF0, fpu=FPU_AT_POWER_ON)
         held.segs = {name: Segment(flags=_DATA) for name in ("ds", "es", "fs", "gs", "ss")}
         held.segs |= {
             "cs": Segment(0xF000, 0xF0000, 0xFFFF, _CODE),

@@ -19,7 +19,7 @@ from mmap import mmap
 from typing import Any
 
 from hypervisor import ioport, trace_io
-from hypervisor.accel import FXSAVE_SIZE, CpuState, MmioRead, MmioWrite, Registers, Segment
+from hypervisor.accel import FPU_AT_POWER_ON, FXSAVE_SIZE, CpuState, MmioRead, MmioWrite, Registers, Segment
 from hypervisor.accel.dirty import Dirty
 from hypervisor.accel.interrupt import TripleFault, deliver
 from hypervisor.accel.unicorn_layout import SEGMENTS, Context
@@ -181,6 +181,7 @@ class UnicornAccel:
         state = CpuState(regs=regs, eip=0xFFF0, segs=segs, cr=[0x60000010, 0, 0, 0, 0])
         state.dr[6:8] = [0xFFFF0FF0, 0x400]
         self._write(state)
+        self._write_fpu(FPU_AT_POWER_ON)
         self._trap = None
 
     def state(self) -> CpuState:

@@ -203,6 +203,17 @@ def test_a_state_that_is_set_is_read_back(regs, eip, flags, bases, fpu):
             assert getattr(back, name) == getattr(cpu, name), name
 
 
+def test_floating_point_after_a_reset_is_as_the_manual_says(accel):
+    # fld1; hlt
+    put(CODE, b"\xd9\xe8\xf4")
+    accel.set_state(protected(fpu=b"\x72\x02".ljust(512, b"\0")))
+    accel.run(10)
+    accel.reset()
+    fcw, fsw, ftw, mxcsr = struct.unpack_from("<HHB19xI", accel.state().fpu)
+    # Intel SDM volume 3, table 9-1: control word, status word and tags after FINIT, and MXCSR.
+    assert (fcw, fsw, ftw, mxcsr) == (0x37F, 0, 0, 0x1F80)
+
+
 def test_a_state_moves_to_another_processor_in_the_middle_of_a_loop(accel):
     # xor eax, eax; mov ecx, 1000000; again: add eax, ecx; loop again; hlt
     put(CODE, bytes.fromhex("31c0b940420f0001c8e2fcf4"))

@@ -260,6 +260,13 @@ def test_a_raw_disk_cannot_hold_a_snapshot(machine, tmp_path):
     side.stop()
 
 
+def test_a_disk_that_was_taken_out_cannot_hold_a_snapshot(machine, overlay):
+    side = Side(machine, overlay, "side")
+    side.ask("eject -f ide0-hd0")
+    assert "Error while creating snapshot on 'ide0-hd0'" in side.ask("savevm x")
+    side.stop()
+
+
 def test_an_unknown_snapshot(machine, overlay):
     side = Side(machine, overlay, "side")
     assert "Could not find snapshot 'x' on device 'ide0-hd0'" in side.ask("loadvm x")
