@@ -160,7 +160,9 @@ def blk_mig_bytes_total() -> int:
 
 @traced
 def blk_mig_read_cb(opaque: BlkMigBlock, ret: int) -> None:
-    """A chunk was read: it can be sent."""
+    """A chunk was read: it can be sent, unless its migration was given up meanwhile."""
+    if opaque.bmds not in _bmds_list:
+        return
     opaque.ret = ret
     _blk_list.append(opaque)
     block_mig_state.submitted -= 1

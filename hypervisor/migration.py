@@ -42,6 +42,7 @@ from hypervisor.block_migration import (
 from hypervisor.buffered_file import qemu_fopen_ops_buffered
 from hypervisor.cutils import strstart
 from hypervisor.monitor import Arguments, Monitor, monitor_printf, monitor_resume, monitor_suspend
+from hypervisor.osdep import close_fd
 from hypervisor.program import on_reset
 from hypervisor.savevm import (
     qemu_savevm_state_begin,
@@ -118,6 +119,7 @@ class FdMigrationState(Struct):
         return self.file
 
 
+_LARGEST = (1 << 63) - 1
 _max_throttle = 32 << 20
 _max_downtime = 30_000_000
 _current_migration: FdMigrationState | None = None
@@ -197,7 +199,7 @@ def do_migrate_set_speed(mon: Monitor, qdict: Arguments) -> None:
     global _max_throttle
     value, unit = _strtod(qdict["value"])
     scale = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}.get(unit[:1].lower(), 1)
-    _max_throttle = int(value * scale) & 0xFFFFFFFF
+    _max_throttle = int(min(value * scale, _LARGEST)) & 0xFFFFFFFF
     s = _current_migration
     if s is not None and s.file is not None:
         qemu_file_set_rate_limit(s.file, _max_throttle)
@@ -215,7 +217,7 @@ def do_migrate_set_downtime(mon: Monitor, qdict: Arguments) -> None:
     global _max_downtime
     value, unit = _strtod(qdict["value"])
     scale = {"ms": 1_000_000, "us": 1000, "ns": 1}.get(unit, 1_000_000_000)
-    _max_downtime = max(int(value * scale), 0)
+    _max_downtime = int(min(max(value * scale, 0), _LARGEST))
 
 
 @traced
@@ -298,7 +300,7 @@ def _close(s: FdMigrationState) -> None:
     try:
         closesocket(s.fd)
     except KeyError:
-        os.close(s.fd)
+        close_fd(s.fd)
 
 
 @traced

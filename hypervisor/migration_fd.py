@@ -21,6 +21,7 @@ from hypervisor.migration import (
 from hypervisor.migration_socket import load_incoming
 from hypervisor.monitor import Monitor
 from hypervisor.monitor_control import monitor_get_fd
+from hypervisor.osdep import close_fd
 from hypervisor.savevm_file import QEMUFile, qemu_fclose, qemu_fdopen, qemu_stdio_fd
 from hypervisor.vl_loop import qemu_set_fd_handler2
 from tracer import traced
@@ -48,7 +49,7 @@ def fd_write(s: FdMigrationState, buf: memoryview, size: int) -> int:
 def fd_close(s: FdMigrationState) -> int:
     """Close the descriptor."""
     if s.fd != -1:
-        os.close(s.fd)
+        close_fd(s.fd)
         s.fd = -1
     return 0
 

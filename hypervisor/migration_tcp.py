@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 import socket
 import sys
@@ -26,7 +27,7 @@ from hypervisor.migration_socket import (
     parse_host_port,
     write_to_socket,
 )
-from hypervisor.monitor import Monitor
+from hypervisor.monitor import Monitor, monitor_resume
 from hypervisor.qemu_sockets import closesocket, qemu_socket, socket_of, socket_set_nonblock
 from hypervisor.vl_loop import qemu_set_fd_handler2
 from tracer import traced
@@ -91,6 +92,10 @@ def tcp_start_outgoing_migration(
         qemu_set_fd_handler2(s.fd, None, None, tcp_wait_for_connect, s)
     elif ret < 0:
         closesocket(s.fd)
+        print(f"studykvm: tcp:{host_port}: {os.strerror(-ret)}", file=sys.stderr)
+        if s.mon is not None:
+            # quirk: 0.12.4's monitor takes no more commands.
+            monitor_resume(s.mon)
         return None
     else:
         migrate_fd_connect(s)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import socket
@@ -20,7 +19,13 @@ from hypervisor.migration import (
 )
 from hypervisor.migration_socket import accept_incoming, close_connection, connected, write_to_socket
 from hypervisor.monitor import Monitor
-from hypervisor.qemu_sockets import closesocket, qemu_socket, socket_of, socket_set_nonblock
+from hypervisor.qemu_sockets import (
+    closesocket,
+    private_bind,
+    qemu_socket,
+    socket_of,
+    socket_set_nonblock,
+)
 from hypervisor.vl_loop import qemu_set_fd_handler2
 from tracer import traced
 
@@ -102,18 +107,12 @@ def unix_accept_incoming_migration(opaque: int) -> None:
 def unix_start_incoming_migration(path: str) -> int:
     """Listen; -EINVAL after a message when that cannot be."""
     sock = qemu_socket(socket.AF_UNIX, socket.SOCK_STREAM, 0)
-    listening = socket_of(sock)
     doing = "bind"
     try:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
-        mask = os.umask(0o177)
-        try:
-            listening.bind(path[:_PATH_SIZE])
-        finally:
-            os.umask(mask)
+        # Safer than 0.12.4, which unlinks whatever is there, be it a disk image.
+        private_bind(sock, path[:_PATH_SIZE])
         doing = "listen"
-        listening.listen(1)
+        socket_of(sock).listen(1)
     except OSError as error:
         print(f"{doing}(unix:{path}): {error.strerror or error}", file=sys.stderr)
         closesocket(sock)

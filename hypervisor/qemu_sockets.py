@@ -197,7 +197,8 @@ def inet_connect_opts(opts: QemuOpts) -> int:
     return -1
 
 
-def _private_bind(sock: int, path: str) -> None:
+def private_bind(sock: int, path: str) -> None:
+    """Bind to a path, for its owner alone; a socket there is replaced, no other file is; raises OSError."""
     if os.path.lexists(path) and stat.S_ISSOCK(os.lstat(path).st_mode):
         os.unlink(path)
     mask = os.umask(0o177)
@@ -217,7 +218,7 @@ def unix_listen_opts(opts: QemuOpts) -> int:
         path = os.path.join(_folders[-1], "socket")
         qemu_opt_set(opts, "path", path)
     try:
-        _private_bind(sock, path)
+        private_bind(sock, path)
         socket_of(sock).listen(1)
     except OSError as error:
         closesocket(sock)

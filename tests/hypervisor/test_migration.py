@@ -218,6 +218,28 @@ def test_nobody_listens(side):
     assert "Connection refused" in source.stop()
 
 
+def test_the_monitor_goes_on_where_no_way_leads(side):
+    source = side("source")
+    assert "migration failed" in source.ask("migrate tcp:255.255.255.255:1")
+    assert source.status() == "running"
+    assert "studykvm: tcp:255.255.255.255:1: " in source.stop()
+
+
+def test_numbers_beyond_all_bounds(side):
+    source = side("source")
+    for command in ("migrate_set_speed 1e999", "migrate_set_downtime 1e999", "migrate_set_downtime -1e999"):
+        source.ask(command)
+    assert source.status() == "running"
+    source.stop()
+
+
+def test_a_file_is_not_replaced_by_a_socket(side, tmp_path):
+    kept = tmp_path / "kept.img"
+    kept.write_bytes(b"kept")
+    assert f"bind(unix:{kept}): " in side("destination", "-incoming", f"unix:{kept}").stop()
+    assert kept.read_bytes() == b"kept"
+
+
 def test_disks_go_with_the_machine(machine, side, tmp_path):
     guests.write_count_disk(str(tmp_path / "count.img"), size=3 << 20)
     empty = tmp_path / "empty.img"
