@@ -48,7 +48,6 @@ def _keys() -> list[tuple[int, str]]:
     words = _SINGLE.split()
     keys = [(int(code, 16), name) for code, name in zip(words[::2], words[1::2], strict=True)]
     for first, names in _ROWS:
-        # Between = and q lie backspace and tab; the letters p and a are two codes apart.
         keys += [(first + at, name) for at, name in enumerate(names.split())]
     return keys
 

@@ -13,6 +13,7 @@ recorded goes to a temporary file: memory does not grow. A run that --trace reco
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -62,7 +63,8 @@ class _Recording:
         """Drop everything."""
         self.stop()
         if self.path is not None:
-            os.unlink(self.path)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.path)
             self.path = None
 
 

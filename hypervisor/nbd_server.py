@@ -112,7 +112,7 @@ class Server:
             events = next(client.turns)
         except StopIteration:
             self._drop(client)
-        except (OSError, f.Malformed) as error:
+        except (OSError, HypervisorError, f.Malformed) as error:
             self._drop(client, error)
         else:
             if events != client.events:
@@ -120,7 +120,7 @@ class Server:
                 self._selector.modify(client.socket, events, client)
 
     def _drop(self, client: Client, error: Exception | None = None) -> None:
-        if isinstance(error, f.Malformed | TimeoutError):
+        if isinstance(error, f.Malformed | HypervisorError | TimeoutError):
             print(f"nbd: a client is sent away: {error}", file=sys.stderr, flush=True)
         del self._clients[client]
         self._selector.unregister(client.socket)

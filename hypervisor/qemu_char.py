@@ -17,9 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hypervisor.program import linked
-from hypervisor.qemu_option import (
-    QemuOpts,
-)
+from hypervisor.qemu_option import QemuOpts
 from tracer import Struct, traced
 
 C_FILE = "qemu-char.c"
@@ -29,8 +27,6 @@ CHR_EVENT_OPENED = 2
 CHR_EVENT_MUX_IN = 3
 CHR_EVENT_MUX_OUT = 4
 CHR_EVENT_CLOSED = 5
-MAX_MUX = 4
-MUX_BUFFER_SIZE = 32
 
 IOCanRWHandler = Callable[[Any], int]
 IOReadHandler = Callable[[Any, bytes, int], None]

@@ -157,7 +157,7 @@ def qemu_chr_open_opts(
     try:
         chr = _OPEN[backend](opts)
     except OSError as error:
-        print(f"{error.filename}: {error.strerror}", file=sys.stderr)
+        print(f"{error.filename or qemu_opts_id(opts)}: {error.strerror}", file=sys.stderr)
         chr = None
     if chr is None:
         print(f'chardev: opening backend "{qemu_opt_get(opts, "backend")}" failed', file=sys.stderr)
