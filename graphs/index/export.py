@@ -2,6 +2,7 @@
 
 - `picture(index, function, depth, callers, links) -> Picture`: arrows in the style of how the call is known,
   tooltips with the evidence; `picture.save(path)` writes it in any format.
+- `below(index, title, starts, calls, depth, links) -> Picture`: the same below several functions.
 - `KINDS`, `GROUP`: the styles, and which of them each kind of call has.
 """
 
@@ -51,7 +52,40 @@ def picture(
     word = "What reaches" if callers else "What is reached from"
     calls = f"{depth} calls" if depth != 1 else "1 call"
     title = f"{word} {start.name} in {calls}, {index.meta.get('identity', '')}".rstrip(", ")
-    out = Picture(title, goal=str(start) if callers else "")
+    return _drawn(index, Picture(title, goal=str(start) if callers else ""), functions, edges, links)
+
+
+def below(
+    index: Index,
+    title: str,
+    starts: list[Function],
+    calls: list[Edge],
+    depth: int,
+    links: Links = _NOWHERE,
+) -> Picture:
+    """What `starts` reach in `depth` calls, and what `calls` lead to, with their callers."""
+    functions: dict[str, Function] = {}
+    edges: dict[tuple[int, int], list[Edge]] = {}
+    for edge in calls:
+        if edge.caller is not None:
+            edges.setdefault((edge.caller, edge.callee), []).append(edge)
+            caller = index.by_number(edge.caller)
+            functions[str(caller)] = caller
+    called = [(index.by_number(edge.callee), depth - 1) for edge in calls]
+    for start, deep in [*called, *((start, depth) for start in starts)]:
+        found, inside = surroundings(index, start, deep, False)
+        functions |= {str(one): one for one in found}
+        edges |= inside
+    return _drawn(index, Picture(title), list(functions.values()), edges, links)
+
+
+def _drawn(
+    index: Index,
+    out: Picture,
+    functions: list[Function],
+    edges: dict[tuple[int, int], list[Edge]],
+    links: Links,
+) -> Picture:
     for function in functions:
         tooltip = f"{function.name} ({function.file}:{function.line})\n{function.signature}"
         url = links.url(function.file, function.line)

@@ -5,11 +5,16 @@ Each function is the main of one command and takes the arguments after the comma
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from graphs.errors import GraphsError
 from graphs.index import explain, symbolic
-from graphs.index.query import Function, Index
+from graphs.index.query import Edge, Function, Index
 from graphs.index.tiers import Tiering
 from studykvm.commands.ask import counted, opened, parser, sources
+
+if TYPE_CHECKING:
+    from graphs.draw.picture import Picture
 
 
 def xref(argv: list[str]) -> int:
@@ -136,9 +141,24 @@ def option(argv: list[str]) -> int:
         "name", metavar="NAME", help="an option such as -hda, a monitor command such as commit"
     )
     options.add_argument("--depth", type=int, default=1, metavar="N", help="N calls deep (1)")
+    options.add_argument(
+        "-o",
+        "--output",
+        metavar="OUT",
+        help="draw it too: OUT.svg, .png, .pdf, .dot, .mmd, .graphml or .json",
+    )
     args = options.parse_args(_dashed(argv))
     with opened(args) as index:
-        return _option(index, args.name, args.depth)
+        if args.output:
+            from graphs.draw.drawing import format_of
+
+            format_of(args.output)
+        _option(index, args.name, args.depth)
+        if args.output:
+            drawn = _option_picture(index, args.name, args.depth)
+            drawn.save(args.output)
+            print(f"{args.output}: {counted(len(drawn.boxes), 'function')}")
+    return 0
 
 
 def _dashed(argv: list[str]) -> list[str]:
@@ -153,7 +173,7 @@ def _dashed(argv: list[str]) -> list[str]:
     ]
 
 
-def _option(index: Index, name: str, depth: int) -> int:
+def _option(index: Index, name: str, depth: int) -> None:
     from graphs.errors import GraphsError
 
     bare = name.lstrip("-")
@@ -166,14 +186,34 @@ def _option(index: Index, name: str, depth: int) -> int:
         for field, symbol in row.items:
             print(f"  {field}: {symbol.name}")
             if symbol.kind == "function":
-                _below(
-                    index,
-                    index.function(f"{symbol.file}:{symbol.name}" if symbol.file else symbol.name),
-                    depth,
-                )
+                _below(index, _function(index, symbol), depth)
             elif symbol.kind == "constant":
                 _handled(index, symbol, depth)
-    return 0
+
+
+def _function(index: Index, symbol: symbolic.Symbol) -> Function:
+    return index.function(f"{symbol.file}:{symbol.name}" if symbol.file else symbol.name)
+
+
+def _option_picture(index: Index, name: str, depth: int) -> Picture:
+    from graphs.index import export
+    from studykvm.errors import StudyError
+
+    starts: list[Function] = []
+    called: list[Edge] = []
+    for row in symbolic.rows(index, name.lstrip("-")):
+        for _, symbol in row.items:
+            if symbol.kind == "function":
+                starts.append(_function(index, symbol))
+            elif symbol.kind == "constant":
+                for case in symbolic.cases(index, symbol):
+                    called += symbolic.calls_between(index, case)
+    if not starts and not called:
+        raise StudyError(f"what handles {name} calls no function, so there is nothing to draw")
+    title = f"What {name} leads to, {counted(depth, 'call')} deep, {index.meta.get('identity', '')}".rstrip(
+        ", "
+    )
+    return export.below(index, title, starts, called, depth)
 
 
 def _handled(index: Index, symbol: symbolic.Symbol, depth: int) -> None:

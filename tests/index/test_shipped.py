@@ -3,6 +3,7 @@
 Expected answers are facts of the recordings' README (who opens what through what) and of the sources.
 """
 
+import json
 import subprocess
 import sys
 
@@ -83,6 +84,22 @@ def test_hda_only_adds_a_drive(index):
     assert str(case.function) == "vl.c:main"
     called = {index.by_number(edge.callee).name for edge in symbolic.calls_between(index, case)}
     assert called == {"drive_add"}
+
+
+def test_an_option_is_drawn(tmp_path):
+    from studykvm.commands.lookup import option
+
+    assert option(["-hda", "--depth", "2", "-o", str(tmp_path / "hda.json")]) == 0
+    drawn = json.loads((tmp_path / "hda.json").read_text())
+    assert {node["name"] for node in drawn["nodes"]} == {
+        "main",
+        "drive_add",
+        "qemu_opts_parse",
+        "qemu_opt_set",
+    }
+    assert option(["commit", "-o", str(tmp_path / "commit.json")]) == 0
+    names = {node["name"] for node in json.loads((tmp_path / "commit.json").read_text())["nodes"]}
+    assert {"img_commit", "do_commit", "bdrv_commit"} <= names and "main" not in names
 
 
 def test_path_from_main(index):
