@@ -35,6 +35,7 @@ from hypervisor.qemu_img_common import (
     cache_mode,
     error,
     help,
+    must_be_modelled,
     open_image,
     options,
     usage_error,
@@ -107,6 +108,7 @@ def img_create(argc: int, argv: list[str]) -> int:
     if found.get("o") in ("?", "help"):
         print_option_help(drv.create_options)
         return 0
+    must_be_modelled(drv)
     param = parse_option_parameters("", drv.create_options, None)
     set_option_parameter_int(param, BLOCK_OPT_SIZE, -1)
     if "o" in found:

@@ -20,6 +20,7 @@ from hypervisor.block import (
     bdrv_open2,
     find_image_format,
 )
+from hypervisor.block.not_modelled import never_open
 from hypervisor.block_int import BDRV_O_CACHE_WB, BlockDriver, BlockDriverState
 from hypervisor.complaints import say
 from hypervisor.getopt import Getopt
@@ -85,6 +86,12 @@ def error(message: str) -> NoReturn:
     """Report an error and exit with 1."""
     print(f"qemu-img: {message}", file=sys.stderr)
     raise SystemExit(1)
+
+
+def must_be_modelled(drv: BlockDriver) -> None:
+    """End if images of a format are not made because the model only recognises it."""
+    if drv.bdrv_close is never_open:
+        error(f"the {drv.format_name} format is recognised but not modelled; make a raw, qcow or qcow2 image")
 
 
 @traced

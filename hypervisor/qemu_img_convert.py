@@ -33,7 +33,16 @@ from hypervisor.block_int import (
 )
 from hypervisor.complaints import say
 from hypervisor.qemu_img import add_old_style_options, old_style_flags
-from hypervisor.qemu_img_common import bdrv_new_open, because, cache_mode, error, help, open_image, options
+from hypervisor.qemu_img_common import (
+    bdrv_new_open,
+    because,
+    cache_mode,
+    error,
+    help,
+    must_be_modelled,
+    open_image,
+    options,
+)
 from hypervisor.qemu_option_parameter import (
     OptionList,
     free_option_parameters,
@@ -307,6 +316,7 @@ def img_convert(argc: int, argv: list[str]) -> int:
     if found.get("o") in ("?", "help"):
         print_option_help(drv.create_options)
         return 0
+    must_be_modelled(drv)
     param = _parameters(found, drv, out_fmt, sum(sizes) * 512)
     over = any(option.name == BLOCK_OPT_BACKING_FILE and option.s for option in param or ())
     _create(found, drv, param, out_filename)

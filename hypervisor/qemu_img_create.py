@@ -22,7 +22,7 @@ from hypervisor.block import (
     path_combine,
 )
 from hypervisor.block_int import BDRV_O_CACHE_WB, BlockDriver
-from hypervisor.qemu_img_common import error, usage_error
+from hypervisor.qemu_img_common import error, must_be_modelled, usage_error
 from hypervisor.qemu_option_parameter import (
     OPT_SIZE,
     OPT_STRING,
@@ -203,6 +203,7 @@ def create(found: dict[str, str], operands: list[str]) -> int:
         usage_error(f"Unexpected argument: {rest[1]}")
     if drv is None:
         error(f"{filename}: Unknown file format '{fmt}'")
+    must_be_modelled(drv)
     if drv.bdrv_create is None:
         error(f"{filename}: Format driver '{fmt}' does not support image creation")
     given = dict(split_options(text))

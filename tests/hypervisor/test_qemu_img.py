@@ -13,6 +13,8 @@ FORMATS = (
     "cow qcow vdi vmdk cloop dmg bochs vpc vvfat qcow2 parallels nbd host_cdrom host_floppy host_device raw"
 )
 
+NOT_MADE = "recognised but not modelled; make a raw, qcow or qcow2 image\n"
+
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
@@ -72,6 +74,8 @@ def folder(tmp_path, monkeypatch):
             "qemu-img: check -r is younger than QEMU 0.12.4 and not modelled\n",
         ),
         (["convert", "-O", "foo", "a.img", "x"], "qemu-img: Unknown file format 'foo'\n"),
+        (["create", "-f", "vmdk", "x", "1M"], f"qemu-img: the vmdk format is {NOT_MADE}"),
+        (["convert", "-O", "vpc", "a.img", "x"], f"qemu-img: the vpc format is {NOT_MADE}"),
         (["convert", "-c", "a.img", "x"], "qemu-img: Compression not supported for this file format\n"),
         (
             ["convert", "-B", "a.img", "a.img", "a.img", "x"],
