@@ -114,7 +114,7 @@ check("5.3", {"bdrv_open2": ..., "raw_open": ..., "qcow_open": ...})
 # Does qcow_open() call raw_open()? Draw before you answer.
 
 # %%
-chosen = "--only 'bdrv_*open*' --only '*_open' --only find_image_format"
+chosen = "--only bdrv_open2 --only bdrv_file_open --only qcow_open --only raw_open --only find_image_format"
 picture(f"draw boot.trace --from bdrv_open2 {chosen}", "open.svg")
 
 # %% [markdown]

@@ -41,6 +41,8 @@ def main(argv: list[str]) -> int:
     format_of(args.output)
     links = options.links(args)
     title = f"Calls of {Path(args.trace).name}" + (f", from {args.start}" if args.start else "")
+    if args.only:
+        title += "; what --only leaves out is passed through"
     if args.trace.endswith((".calls", ".calls.gz")):
         from graphs.calls import CallTable
 
