@@ -59,7 +59,9 @@ class FWCfgState(Struct):
 
 
 def _entry(s: FWCfgState, key: int) -> FWCfgEntry:
-    return s.entries[int(bool(key & FW_CFG_ARCH_LOCAL))][key & FW_CFG_ENTRY_MASK]
+    entries, number = s.entries[int(bool(key & FW_CFG_ARCH_LOCAL))], key & FW_CFG_ENTRY_MASK
+    # A machine that was loaded may have any number.
+    return entries[number] if number < len(entries) else FWCfgEntry()
 
 
 @traced_io

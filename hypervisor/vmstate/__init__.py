@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
@@ -71,6 +71,8 @@ class VMStateField(Struct):
         How many there are: a number, or the field that says so; None if it is no array.
     missing
         What to write where the model has no such field; what is read is dropped.
+    within
+        The numbers that a device can go on with, if not all: another one is refused.
     """
 
     name: str = ""
@@ -82,6 +84,7 @@ class VMStateField(Struct):
     version_id: int = 0
     field_exists: Callable[[Any, int], int] | None = None
     missing: Any = None
+    within: Container[int] | None = None
 
     @property
     def default(self) -> Any:
@@ -181,7 +184,7 @@ def vmstate_load_state(f: QEMUFile, vmsd: VMStateDescription, opaque: Any, versi
 
     Errors
     ------
-    -EINVAL : a version that cannot be read, or a value that must be the one the device has and is not.
+    -EINVAL : a version that cannot be read, or a value that the device cannot have.
     """
     if version_id > vmsd.version_id or version_id < vmsd.minimum_version_id:
         return -errno.EINVAL
@@ -221,6 +224,8 @@ def _load_field(f: QEMUFile, field: VMStateField, opaque: Any) -> int:
         ret, value = field.info.get(f, pv, field.size)
         if ret < 0:
             return ret
+        if field.within is not None and value not in field.within:
+            return -errno.EINVAL
         values.append(value)
     if opaque is ABSENT or field.missing is not None or not field.attr:
         return 0

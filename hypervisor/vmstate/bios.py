@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import math
 import struct
 from typing import TYPE_CHECKING
 
@@ -82,10 +83,11 @@ def _post_load(opaque: SavedBios, version_id: int) -> int:
 
     bios = opaque.bios
     assert bios is not None
-    if opaque.waiting > _CALLS:
+    (ticks,) = struct.unpack(">d", opaque.ticks_at_zero.to_bytes(8, "big"))
+    if opaque.waiting > _CALLS or not math.isfinite(ticks):
         return -errno.EINVAL
     bios.disk_status = opaque.disk_status
-    bios._ticks_at_zero = struct.unpack(">d", opaque.ticks_at_zero.to_bytes(8, "big"))[0]
+    bios._ticks_at_zero = ticks
     disks = [Disk(**dataclasses.asdict(saved)) for saved in opaque.disks if saved.number]
     bios.disks = [disk for disk in disks if disk.number != CD_DRIVE]
     bios.cdrom = next((disk for disk in disks if disk.number == CD_DRIVE), None)

@@ -8,7 +8,7 @@ stream.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any
 
 from hypervisor.savevm_file import (
@@ -157,6 +157,7 @@ def VMSTATE_SINGLE(
     test: Test | None = None,
     num: int | str | None = None,
     missing: Any = None,
+    within: Container[int] | None = None,
 ) -> VMStateField:
     """A value, or `num` of them, written as `info` says."""
     return VMStateField(
@@ -168,6 +169,7 @@ def VMSTATE_SINGLE(
         version_id=version,
         field_exists=test,
         missing=missing,
+        within=within,
     )
 
 

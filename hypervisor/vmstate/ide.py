@@ -140,7 +140,7 @@ vmstate_ide_bus = symbol(
         name="ide_bus",
         version_id=1,
         minimum_version_id=1,
-        fields=(VMSTATE_UINT8("cmd"), VMSTATE_UINT8("unit")),
+        fields=(VMSTATE_UINT8("cmd"), VMSTATE_UINT8("unit", within=range(2))),
     ),
     "vmstate_ide_bus",
 )

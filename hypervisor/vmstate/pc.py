@@ -148,11 +148,8 @@ vmstate_rtc = symbol(
         post_load=rtc_post_load,
         fields=(
             VMSTATE_BUFFER("cmos_data", 128),
-            VMSTATE_UINT8("cmos_index"),
-            *(
-                VMSTATE_INT32(f"current_tm.tm_{name}")
-                for name in ("sec", "min", "hour", "wday", "mday", "mon", "year")
-            ),
+            VMSTATE_UINT8("cmos_index", within=range(128)),
+            *(VMSTATE_INT32(f"current_tm.tm_{name}") for name in _UNITS),
             VMSTATE_TIMER("periodic_timer"),
             VMSTATE_INT64("next_periodic_time"),
             VMSTATE_INT64("next_second_time"),
@@ -170,7 +167,7 @@ vmstate_pit_channel = symbol(
         version_id=2,
         minimum_version_id=2,
         fields=(
-            VMSTATE_INT32("count"),
+            VMSTATE_INT32("count", within=range(1, 0x10001)),
             VMSTATE_UINT16("latched_count"),
             *_bytes(
                 "count_latched status_latched status read_state write_state write_latch rw_mode mode bcd gate"
@@ -201,9 +198,9 @@ vmstate_ps2_common = symbol(
         minimum_version_id=2,
         fields=(
             VMSTATE_INT32("write_cmd"),
-            VMSTATE_INT32("queue.rptr"),
-            VMSTATE_INT32("queue.wptr"),
-            VMSTATE_INT32("queue.count"),
+            VMSTATE_INT32("queue.rptr", within=range(256)),
+            VMSTATE_INT32("queue.wptr", within=range(256)),
+            VMSTATE_INT32("queue.count", within=range(257)),
             VMSTATE_BUFFER("queue.data", 256),
         ),
     ),
@@ -229,7 +226,7 @@ vmstate_ps2_keyboard = symbol(
             VMSTATE_STRUCT("common", vmstate_ps2_common),
             VMSTATE_INT32("scan_enabled"),
             VMSTATE_INT32("translate"),
-            VMSTATE_INT32("scancode_set", 3),
+            VMSTATE_INT32("scancode_set", 3, within=range(4)),
         ),
     ),
     "vmstate_ps2_keyboard",

@@ -157,6 +157,28 @@ def test_a_damaged_stream_never_crashes_the_machine(monkeypatch, damaged, at, by
     in_a_machine(monkeypatch, body)
 
 
+IMPOSSIBLE = {
+    "ps2kbd": lambda keyboard: setattr(keyboard.common.queue, "rptr", 256),
+    "mc146818rtc": lambda clock: setattr(clock, "cmos_index", 128),
+    "i8254": lambda timer: setattr(timer.channels[1], "count", 0),
+    "ide": lambda controller: setattr(controller.ide_bus[1], "unit", 2),
+    "studykvm-bios": lambda saved: setattr(saved.bios, "_ticks_at_zero", float("nan")),
+}
+
+
+@pytest.mark.parametrize("name", IMPOSSIBLE)
+def test_what_no_device_can_go_on_with_is_refused(monkeypatch, name):
+    streams = []
+
+    def source():
+        IMPOSSIBLE[name](next(se.opaque for se in _savevm_handlers if se.idstr == name))
+        streams.append(save())
+
+    in_a_machine(monkeypatch, source)
+    in_a_machine(monkeypatch, lambda: streams.append(load(streams[0])))
+    assert streams[1] == -22
+
+
 @pytest.fixture(scope="module")
 def damaged():
     with pytest.MonkeyPatch.context() as patch:
