@@ -125,6 +125,14 @@ def _lookup(addr: str, port: str, family: int, flags: int) -> list[AddrInfo]:
     return list(found)
 
 
+def _socket(who: str, e: AddrInfo) -> int:
+    """Make a socket for an address; -1 after a message, where the host lacks the address family."""
+    try:
+        return qemu_socket(*e[:3])
+    except OSError as error:
+        return _say(f"{who}: socket({inet_strfamily(e[0])}): {error.strerror}")
+
+
 def _bind(slisten: int, e: AddrInfo, to: int) -> AddrInfo | None:
     """Bind, to the next port up to `to` while one is taken; None after a message."""
     while True:
@@ -160,7 +168,9 @@ def inet_listen_opts(opts: QemuOpts, port_offset: int) -> int:
     if not res:
         return -1
     for e in res:
-        slisten = qemu_socket(*e[:3])
+        slisten = _socket("inet_listen_opts", e)
+        if slisten < 0:
+            continue
         socket_of(slisten).setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound = _bind(slisten, e, to and to + port_offset)
         if bound is not None:
@@ -184,7 +194,9 @@ def inet_connect_opts(opts: QemuOpts) -> int:
         return _say("inet_connect: host and/or port not specified")
     res = _lookup(addr, port, _family(opts), socket.AI_CANONNAME)
     for e in res:
-        sock = qemu_socket(*e[:3])
+        sock = _socket("inet_connect_opts", e)
+        if sock < 0:
+            continue
         socket_of(sock).setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             socket_of(sock).connect(e[4])

@@ -1,6 +1,7 @@
 """Monitors and serial lines on sockets, telnet, pseudo terminals and pipes; clients that are slow or rude."""
 
 import contextlib
+import errno
 import os
 import re
 import select
@@ -15,6 +16,10 @@ from pathlib import Path
 import pytest
 
 from hypervisor import qemu_char_out as out
+from hypervisor import qemu_sockets
+from hypervisor.program import program
+from hypervisor.qemu_config import qemu_chardev_opts
+from hypervisor.qemu_option import qemu_opt_get, qemu_opt_set, qemu_opts_create
 from tests.hypervisor import guest_code as asm
 from tests.hypervisor.machines import answers
 
@@ -371,6 +376,29 @@ def test_what_cannot_be_written_waits_up_to_the_limit():
         assert not out.put(write, b"x")
     finally:
         os.close(write)
+
+
+def test_a_family_that_the_host_lacks_is_passed_over(monkeypatch, capsys):
+    made = qemu_sockets.qemu_socket
+
+    def without_ipv6(domain, type, protocol):
+        if domain == socket.AF_INET6:
+            raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+        return made(domain, type, protocol)
+
+    both = [
+        (socket.AF_INET6, socket.SOCK_STREAM, 0, "", ("::1", 0, 0, 0)),
+        (socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 0)),
+    ]
+    monkeypatch.setattr(qemu_sockets, "qemu_socket", without_ipv6)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *arguments: both)
+    with program("qemu-system-x86_64"):
+        opts = qemu_opts_create(qemu_chardev_opts, "line", 0)
+        for name, value in (("host", "localhost"), ("port", "0")):
+            qemu_opt_set(opts, name, value)
+        assert qemu_sockets.inet_listen_opts(opts, 0) >= 0
+        assert qemu_opt_get(opts, "host") == "127.0.0.1"
+    assert "inet_listen_opts: socket(ipv6): Address family not supported" in capsys.readouterr().err
 
 
 def test_a_descriptor_is_handed_over_by_name(here, machine):
