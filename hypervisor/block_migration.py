@@ -176,40 +176,59 @@ def _refuse_sector(mon: Monitor | None, f: QEMUFile, sector: int) -> None:
     qemu_file_set_error(f, f"the disk's sector {sector} cannot be read")
 
 
+def _begin_of_data(bmds: BlkMigDevState) -> int:
+    """The sector to go on with: with a shared base, the next one that this image itself holds."""
+    sector = bmds.cur_sector
+    while bmds.shared_base and sector < bmds.total_sectors:
+        allocated, alike = bdrv_is_allocated(bmds.bs, sector, MAX_IS_ALLOCATED_SEARCH)
+        if allocated:
+            break
+        sector += max(alike, 1)
+    return sector
+
+
+def _chunk(bmds: BlkMigDevState, sector: int) -> tuple[BlkMigBlock, memoryview]:
+    """An empty chunk, and the part of it that is on the disk: the last one may be shorter."""
+    blk = BlkMigBlock(buf=memoryview(bytearray(BLOCK_SIZE)), bmds=bmds, sector=sector)
+    sectors = min(bmds.total_sectors - sector, BDRV_SECTORS_PER_DIRTY_CHUNK)
+    return blk, blk.data[: sectors * BDRV_SECTOR_SIZE]
+
+
+def _read_later(blk: BlkMigBlock, part: memoryview) -> bool:
+    """Begin to read a chunk; False when that cannot be."""
+    blk.qiov = QEMUIOVector()
+    qemu_iovec_init_external(blk.qiov, [iovec(part, len(part))], 1)
+    block_mig_state.submitted += 1
+    sectors = len(part) // BDRV_SECTOR_SIZE
+    if bdrv_aio_readv(blk.bmds.bs, blk.sector, blk.qiov, sectors, blk_mig_read_cb, blk) is not None:
+        return True
+    block_mig_state.submitted -= 1
+    return False
+
+
+def _read_and_send(f: QEMUFile, blk: BlkMigBlock, part: memoryview) -> bool:
+    """Read a chunk and write it into the stream; False when it cannot be read."""
+    if bdrv_read(blk.bmds.bs, blk.sector, part, len(part) // BDRV_SECTOR_SIZE) < 0:
+        return False
+    blk_send(f, blk)
+    return True
+
+
 @traced
 def mig_save_device_bulk(mon: Monitor | None, f: QEMUFile, bmds: BlkMigDevState, is_async: int) -> int:
     """Read the next chunk of a disk, to be sent later, or at once without `is_async`; 1 after the last."""
-    total_sectors, cur_sector, bs = bmds.total_sectors, bmds.cur_sector, bmds.bs
-    if bmds.shared_base:
-        while cur_sector < total_sectors:
-            allocated, nr_sectors = bdrv_is_allocated(bs, cur_sector, MAX_IS_ALLOCATED_SEARCH)
-            if allocated:
-                break
-            cur_sector += max(nr_sectors, 1)
-    if cur_sector >= total_sectors:
-        bmds.cur_sector = bmds.completed_sectors = total_sectors
+    sector = _begin_of_data(bmds)
+    if sector >= bmds.total_sectors:
+        bmds.cur_sector = bmds.completed_sectors = bmds.total_sectors
         return 1
-    bmds.completed_sectors = cur_sector
-    cur_sector &= -BDRV_SECTORS_PER_DIRTY_CHUNK
-    nr_sectors = min(total_sectors - cur_sector, BDRV_SECTORS_PER_DIRTY_CHUNK)
-    blk = BlkMigBlock(buf=memoryview(bytearray(BLOCK_SIZE)), bmds=bmds, sector=cur_sector)
-    part = blk.data[: nr_sectors * BDRV_SECTOR_SIZE]
-    if is_async:
-        blk.qiov = QEMUIOVector()
-        qemu_iovec_init_external(blk.qiov, [iovec(part, len(part))], 1)
-        block_mig_state.submitted += 1
-        if bdrv_aio_readv(bs, cur_sector, blk.qiov, nr_sectors, blk_mig_read_cb, blk) is None:
-            block_mig_state.submitted -= 1
-            _refuse_sector(mon, f, cur_sector)
-            return 0
-    else:
-        if bdrv_read(bs, cur_sector, part, nr_sectors) < 0:
-            _refuse_sector(mon, f, cur_sector)
-            return 0
-        blk_send(f, blk)
-    bdrv_reset_dirty(bs, cur_sector, nr_sectors)
-    bmds.cur_sector = cur_sector + nr_sectors
-    return int(bmds.cur_sector >= total_sectors)
+    bmds.completed_sectors = sector
+    blk, part = _chunk(bmds, sector & -BDRV_SECTORS_PER_DIRTY_CHUNK)
+    if not (_read_later(blk, part) if is_async else _read_and_send(f, blk, part)):
+        _refuse_sector(mon, f, blk.sector)
+        return 0
+    bdrv_reset_dirty(bmds.bs, blk.sector, len(part) // BDRV_SECTOR_SIZE)
+    bmds.cur_sector = blk.sector + len(part) // BDRV_SECTOR_SIZE
+    return int(bmds.cur_sector >= bmds.total_sectors)
 
 
 @traced
@@ -267,13 +286,11 @@ def blk_mig_save_dirty_blocks(mon: Monitor | None, f: QEMUFile) -> None:
         for sector in range(0, bmds.cur_sector, BDRV_SECTORS_PER_DIRTY_CHUNK):
             if not bdrv_get_dirty(bmds.bs, sector):
                 continue
-            nr_sectors = min(bmds.total_sectors - sector, BDRV_SECTORS_PER_DIRTY_CHUNK)
-            blk = BlkMigBlock(buf=memoryview(bytearray(BLOCK_SIZE)), bmds=bmds, sector=sector)
-            if bdrv_read(bmds.bs, sector, blk.data[: nr_sectors * BDRV_SECTOR_SIZE], nr_sectors) < 0:
+            blk, part = _chunk(bmds, sector)
+            if not _read_and_send(f, blk, part):
                 _refuse_sector(mon, f, sector)
                 return
-            blk_send(f, blk)
-            bdrv_reset_dirty(bmds.bs, sector, nr_sectors)
+            bdrv_reset_dirty(bmds.bs, sector, len(part) // BDRV_SECTOR_SIZE)
 
 
 @traced

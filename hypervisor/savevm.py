@@ -440,9 +440,9 @@ def qemu_announce_self_once(opaque: QEMUTimer) -> None:
     """Have the network learn where the machine is now; the model has no network cards."""
     global _announce_rounds
     _announce_rounds -= 1
-    if _announce_rounds:
-        delay = 50 + (_SELF_ANNOUNCE_ROUNDS - _announce_rounds - 1) * 100
-        qemu_mod_timer(opaque, qemu_get_clock(rt_clock) + delay)
+    if _announce_rounds > 0:
+        done = _SELF_ANNOUNCE_ROUNDS - _announce_rounds
+        qemu_mod_timer(opaque, qemu_get_clock(rt_clock) + 100 * done - 50)
     else:
         qemu_del_timer(opaque)
 

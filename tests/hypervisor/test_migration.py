@@ -11,6 +11,7 @@ import pytest
 from studykvm import guests
 from tests.hypervisor import guest_images as images
 from tests.hypervisor.machines import Machine
+from tests.hypervisor.tools import img, io_
 
 SECTOR_5 = slice(5 * 512, 6 * 512)
 
@@ -257,6 +258,32 @@ def test_disks_go_with_the_machine(machine, side, tmp_path):
     destination.type("quit\n")
     destination.end()
     assert empty.read_bytes() == (tmp_path / "count.img").read_bytes()
+
+
+def test_with_a_shared_base_only_the_overlay_goes(machine, side, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    guests.write_count_disk("base.img", 4, 20_000, size=5 << 20)
+    for name in ("count.img", "other.img"):
+        img("create", "-f", "qcow2", "-b", "base.img", name)
+    io_("count.img", "write -P 0x5a 0x280000 512")
+    destination = machine(
+        *("-m", "16", "-hda", "other.img", "-nographic", "-monitor", "stdio", "-serial", "null"),
+        *("-incoming", f"unix:{tmp_path}/way"),
+    )
+    destination.wait_for("(qemu) ")
+    source = side("source")
+    source.wait_for_numbers(50)
+    source.ask(f"migrate -i unix:{tmp_path}/way", seconds=60)
+    assert "Migration status: completed" in source.ask("info migrate")
+    source.stop()
+    destination.type("quit\n")
+    destination.end()
+    # Of five chunks of 1 MiB the guest's and the marked one.
+    assert (tmp_path / "other.img").stat().st_size < 4 << 20
+    for name in ("count", "other"):
+        img("convert", "-O", "raw", f"{name}.img", f"{name}.raw")
+    moved = (tmp_path / "other.raw").read_bytes()
+    assert moved == (tmp_path / "count.raw").read_bytes() and moved[0x280000:0x280200] == b"\x5a" * 512
 
 
 @pytest.mark.skipif(
