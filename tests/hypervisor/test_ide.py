@@ -155,9 +155,9 @@ def test_a_pending_request_can_be_cancelled(at_ports):
     assert seen == [0]
 
 
-def packet(*data):
+def packet(*data, by_dma=0):
     cpu_outb(0x176, 0xA0)
-    for register, value in ((1, 0), (4, 0), (5, 0x08), (7, 0xA0)):
+    for register, value in ((1, by_dma), (4, 0), (5, 0x08), (7, 0xA0)):
         cpu_outb(0x170 + register, value)
     data = bytes(data).ljust(12, b"\0")
     for at in range(0, 12, 2):
@@ -181,6 +181,8 @@ def test_packets(at_ports):
         seen["capacity"] = drain()
         packet(0x28, 0, 0, 0, 0, 3, 0, 0, 2)
         seen["read"] = drain()
+        packet(0xBE, 0, 0, 0, 0, 3, 0, 0, 2, 0xF8)
+        seen["raw"] = drain()
         packet(0x28, 0, 0, 0, 99, 0, 0, 0, 1)
         seen["beyond"] = cpu_inb(0x177), cpu_inb(0x171)
         packet(0x43, 0, 0, 0, 0, 0, 0, 0, 20)
@@ -193,9 +195,44 @@ def test_packets(at_ports):
     assert seen["inquiry"][8:28] == b"QEMU    QEMU DVD-ROM"
     assert seen["capacity"] == (99).to_bytes(4, "big") + (2048).to_bytes(4, "big")
     assert seen["read"][::SECTOR] == bytes(range(12, 20))
+    assert len(seen["raw"]) == 2 * 2352 and seen["raw"][:12] == b"\0" + b"\xff" * 10 + b"\0"
+    assert seen["raw"][2352 + 12 : 2352 + 16] == bytes((0, 2, 4, 1))
+    assert seen["raw"][16 : 16 + 2048] + seen["raw"][2368 : 2368 + 2048] == seen["read"]
     assert seen["beyond"] == (0x41, 0x50)
     assert seen["toc"][:4] == b"\x00\x12\x01\x01" and seen["toc"][16:20] == (100).to_bytes(4, "big")
     assert (seen["sense"][2] & 0x0F, seen["sense"][12]) == (5, 0x20)
+
+
+def test_blocks_of_a_disc_come_by_dma_plain_and_raw(at_ports):
+    seen = {}
+
+    def body():
+        set_up_bus_master()
+        for at, (address, size) in enumerate(((0x10000, 0), (0x20000, 0), (0x30000, 0x80000000 | 0x8000))):
+            ram()[0x5000 + 8 * at : 0x5008 + 8 * at] = address.to_bytes(4, "little") + size.to_bytes(
+                4, "little"
+            )
+        # More blocks than one request takes.
+        for name, what in (
+            ("plain", (0x28, 0, 0, 0, 0, 3, 0, 0, 70)),
+            ("raw", (0xBE, 0, 0, 0, 0, 3, 0, 0, 2, 0xF8)),
+        ):
+            cpu_outb(BM + 8, 8)
+            cpu_outb(BM + 10, 6)
+            cpu_outl(BM + 12, 0x5000)
+            packet(*what, by_dma=1)
+            cpu_outb(BM + 8, 9)
+            turn_until(lambda: cpu_inb(BM + 10) & 4)
+            seen[name] = ram()[0x10000:0x40000], cpu_inb(0x177)
+
+    at_ports(body)
+    plain = b"".join(number.to_bytes(4, "little") * 128 for number in range(12, 12 + 280))
+    assert seen["plain"][0][: len(plain)] == plain and seen["plain"][1] == 0x50
+    raw = seen["raw"][0]
+    assert raw[:16] == b"\0" + b"\xff" * 10 + bytes((0, 0, 2, 3, 1)) and raw[2352 + 12 : 2352 + 16] == bytes(
+        (0, 2, 4, 1)
+    )
+    assert raw[16 : 16 + 2048] + raw[2368 : 2368 + 2048] == plain[:4096] and seen["raw"][1] == 0x50
 
 
 def test_reset_shows_the_drives_signatures(at_ports):

@@ -58,6 +58,10 @@ def padstr8(buf: memoryview, buf_size: int, src: str) -> None:
 def ide_atapi_cmd_ok(s: IDEState) -> None:
     """End a command well."""
     s.error = 0
+    _done(s)
+
+
+def _done(s: IDEState) -> None:
     s.status = _DONE
     s.nsector = s.nsector & ~7 | _REASON_DONE
     ide_set_irq(s.channel)
@@ -116,40 +120,47 @@ def ide_atapi_cmd_reply_end(s: IDEState) -> None:
     """Offer the next part of an answer at the data port, or end the command."""
     if s.packet_transfer_size <= 0:
         ide_transfer_stop(s)
-        s.status = _DONE
-        s.nsector = s.nsector & ~7 | _REASON_DONE
-        ide_set_irq(s.channel)
-        return
-    if s.lba != -1 and s.io_buffer_index >= s.cd_sector_size:
-        ret = cd_read_sector(s.drive, s.lba, s.io_buffer, s.cd_sector_size)
-        if ret < 0:
-            disk_failed(s.drive, s.lba << 2, 4, -ret, False)
-            ide_transfer_stop(s)
-            ide_atapi_io_error(s, ret)
-            return
-        s.lba += 1
-        s.io_buffer_index = 0
-    if s.elementary_transfer_size > 0:
-        size = min(s.cd_sector_size - s.io_buffer_index, s.elementary_transfer_size)
-        _offer(s, size)
-        return
+        _done(s)
+    elif _has_block(s):
+        begins = s.elementary_transfer_size <= 0
+        if begins:
+            _agree_on_size(s)
+        _offer(s)
+        if begins:
+            ide_set_irq(s.channel)
+
+
+def _has_block(s: IDEState) -> bool:
+    """Read the next block when the last one is used up; False when the command has failed."""
+    if s.lba == -1 or s.io_buffer_index < s.cd_sector_size:
+        return True
+    ret = cd_read_sector(s.drive, s.lba, s.io_buffer, s.cd_sector_size)
+    if ret < 0:
+        disk_failed(s.drive, s.lba << 2, 4, -ret, False)
+        ide_transfer_stop(s)
+        ide_atapi_io_error(s, ret)
+        return False
+    s.lba += 1
+    s.io_buffer_index = 0
+    return True
+
+
+def _agree_on_size(s: IDEState) -> None:
+    """Tell the guest how many bytes go with one interrupt: all, or an even number within its limit."""
     s.nsector = s.nsector & ~7 | ide.ATAPI_INT_REASON_IO
-    limit = s.lcyl | s.hcyl << 8
-    if limit == 0xFFFF:
-        limit -= 1
-    size = s.packet_transfer_size
+    size, limit = s.packet_transfer_size, min(s.lcyl | s.hcyl << 8, 0xFFFE)
     if size > limit:
         # A guest that asks for nothing would be asked forever.
         size = max(limit & ~1, 2)
     s.lcyl, s.hcyl = size & 0xFF, size >> 8 & 0xFF
     s.elementary_transfer_size = size
+
+
+def _offer(s: IDEState) -> None:
+    """Offer what is left for this interrupt, as far as it is in the buffer."""
+    size = s.elementary_transfer_size
     if s.lba != -1:
         size = min(size, s.cd_sector_size - s.io_buffer_index)
-    _offer(s, size)
-    ide_set_irq(s.channel)
-
-
-def _offer(s: IDEState, size: int) -> None:
     ide_transfer_start(s, s.io_buffer_index, size, ide_atapi_cmd_reply_end)
     s.packet_transfer_size -= size
     s.elementary_transfer_size -= size
@@ -186,30 +197,37 @@ def ide_atapi_cmd_read_pio(s: IDEState, lba: int, nb_sectors: int, sector_size: 
 @traced
 def ide_atapi_cmd_read_dma_cb(opaque: BMDMAState, ret: int) -> None:
     """Start or go on with an answer by DMA, 64 blocks at most in one request."""
-    bm = opaque
-    s = bmdma_active_if(bm)
+    if not _dma_goes_on(opaque, bmdma_active_if(opaque), ret):
+        _end_of_dma(opaque)
+
+
+def _dma_goes_on(bm: BMDMAState, s: IDEState, ret: int) -> bool:
+    """Hand over what was read and ask for more; False when the command has ended."""
     if ret < 0:
         disk_failed(s.drive, s.lba << 2, 4, -ret, False)
         ide_atapi_io_error(s, ret)
-        _end_of_dma(bm)
-        return
-    if s.io_buffer_size > 0:
-        if s.lba != -1:
-            if s.cd_sector_size == 2352:
-                cd_data_to_raw(s.io_buffer, s.lba)
-                s.lba += 1
-            else:
-                s.lba += s.io_buffer_size >> 11
-        s.packet_transfer_size -= s.io_buffer_size
-        if dma_buf_rw(bm, 1) == 0:
-            _end_of_dma(bm)
-            return
+        return False
+    if s.io_buffer_size > 0 and not _hand_over(bm, s):
+        return False
     if s.packet_transfer_size <= 0:
-        s.status = _DONE
-        s.nsector = s.nsector & ~7 | _REASON_DONE
-        ide_set_irq(s.channel)
-        _end_of_dma(bm)
-        return
+        _done(s)
+        return False
+    return _ask_for_blocks(bm, s)
+
+
+def _hand_over(bm: BMDMAState, s: IDEState) -> bool:
+    """Copy the buffer into the guest's memory; False when the guest has no more room for it."""
+    if s.lba != -1 and s.cd_sector_size == 2352:
+        cd_data_to_raw(s.io_buffer, s.lba)
+        s.lba += 1
+    elif s.lba != -1:
+        s.lba += s.io_buffer_size >> 11
+    s.packet_transfer_size -= s.io_buffer_size
+    return dma_buf_rw(bm, 1) != 0
+
+
+def _ask_for_blocks(bm: BMDMAState, s: IDEState) -> bool:
+    """Begin to read: one raw block or as many plain ones as fit; False without a medium."""
     s.io_buffer_index = 0
     raw = s.cd_sector_size == 2352
     n = 1 if raw else min(s.packet_transfer_size >> 11, ide.IDE_DMA_BUF_SECTORS // 4)
@@ -219,7 +237,7 @@ def ide_atapi_cmd_read_dma_cb(opaque: BMDMAState, ret: int) -> None:
     bm.aiocb = bdrv_aio_readv(s.drive, s.lba << 2, bm.qiov, n * 4, ide_atapi_cmd_read_dma_cb, bm)
     if bm.aiocb is None:
         ide_atapi_cmd_error(s, ide.SENSE_NOT_READY, ide.ASC_MEDIUM_NOT_PRESENT)
-        _end_of_dma(bm)
+    return bm.aiocb is not None
 
 
 @traced
