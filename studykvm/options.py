@@ -1,5 +1,6 @@
 """Options that several commands share.
 
+- `positive`: the type of a number from 1 on
 - `add_links(parser)`, `links(args)`: --tree and --link, where the boxes and arrows of a picture lead.
 """
 
@@ -11,6 +12,17 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from graphs.draw.links import Links
+
+
+def positive(text: str) -> int:
+    """Read a number from 1 on.
+
+    >>> positive("12")
+    12
+    """
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on")
+    return int(text)
 
 
 def add_links(parser: argparse.ArgumentParser) -> None:

@@ -114,7 +114,9 @@ def path(argv: list[str]) -> int:
     options.add_argument("start", metavar="A", help="name, or file:name")
     options.add_argument("goal", metavar="B", help="name, or file:name")
     options.add_argument("--all", action="store_true", help="all ways without repetition, shorter ones first")
-    options.add_argument("--limit", type=int, default=20, metavar="N", help="with --all: at most N (20)")
+    options.add_argument(
+        "--limit", type=shared.positive, default=20, metavar="N", help="with --all: at most N (20)"
+    )
     args = options.parse_args(argv)
     with opened(args) as index:
         start, goal = index.function(args.start), index.function(args.goal)
@@ -180,13 +182,13 @@ def graph(argv: list[str]) -> int:
         "graph", "Draw what a function reaches, or hold the graph against a recording of the real program."
     )
     options.add_argument("function", metavar="F", nargs="?", help="name, or file:name")
-    options.add_argument("--depth", type=int, default=3, metavar="N", help="N calls deep (3)")
+    options.add_argument("--depth", type=shared.positive, default=3, metavar="N", help="N calls deep (3)")
     options.add_argument("--callers", action="store_true", help="who reaches it instead of what it reaches")
     options.add_argument(
         "-o", "--output", metavar="OUT", help="OUT.svg, .png, .pdf, .dot, .mmd, .graphml or .json"
     )
     options.add_argument(
-        "--boxes", type=int, default=60, metavar="N", help="about N boxes, the rest folded (60)"
+        "--boxes", type=shared.positive, default=60, metavar="N", help="about N boxes, the rest folded (60)"
     )
     options.add_argument(
         "--check",

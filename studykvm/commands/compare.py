@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from studykvm import options
+
 if TYPE_CHECKING:
     from graphs.calls import CallTable, Name
     from graphs.recordings import Recording
@@ -36,16 +38,16 @@ def main(argv: list[str]) -> int:
         "-o", "--output", metavar="OUT", help="draw it: OUT.svg, .png, .pdf, .dot, .mmd, .graphml or .json"
     )
     parser.add_argument("--from", dest="start", metavar="FUNC", help="draw FUNC and what it calls")
-    parser.add_argument("--depth", type=int, metavar="N", help="with --from: N calls deep")
+    parser.add_argument("--depth", type=options.positive, metavar="N", help="with --from: N calls deep")
     parser.add_argument(
         "--only", action="append", default=[], metavar="GLOB", help="draw these functions or files; repeat"
     )
-    parser.add_argument("--boxes", type=int, default=60, metavar="N", help="draw about N boxes (60)")
+    parser.add_argument(
+        "--boxes", type=options.positive, default=60, metavar="N", help="draw about N boxes (60)"
+    )
     parser.add_argument("--all", action="store_true", help="list every call")
     parser.add_argument("--limit", type=int, default=3, metavar="N", help="print N differences (default 3)")
     parser.add_argument("--list", action="store_true", help="list the recordings, and which cannot be equal")
-    from studykvm import options
-
     options.add_links(parser)
     args = parser.parse_args(argv)
     if args.list:

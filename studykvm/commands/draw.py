@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from studykvm import options
+
 
 def main(argv: list[str]) -> int:
     """Draw."""
@@ -19,18 +21,16 @@ def main(argv: list[str]) -> int:
         help="OUT.svg, .png, .pdf, .dot, .mmd, .graphml or .json",
     )
     parser.add_argument("--from", dest="start", metavar="FUNC", help="only FUNC and what it calls")
-    parser.add_argument("--depth", type=int, metavar="N", help="N levels")
+    parser.add_argument("--depth", type=options.positive, metavar="N", help="N levels")
     parser.add_argument("--only", action="append", default=[], metavar="GLOB", help="functions or files")
     parser.add_argument("--thread", type=int, metavar="N", help="one thread; 0 is the main one")
     parser.add_argument(
         "--boxes",
-        type=int,
+        type=options.positive,
         default=50,
         metavar="N",
         help="about N boxes, the rest in small print (50)",
     )
-    from studykvm import options
-
     options.add_links(parser)
     args = parser.parse_args(argv)
     from graphs.draw import callgraph

@@ -11,6 +11,7 @@ from graphs.errors import GraphsError
 from graphs.index import explain, symbolic
 from graphs.index.query import Edge, Function, Index
 from graphs.index.tiers import Tiering
+from studykvm import options as shared
 from studykvm.commands.ask import counted, opened, parser, sources
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ def option(argv: list[str]) -> int:
     options.add_argument(
         "name", metavar="NAME", help="an option such as -hda, a monitor command such as commit"
     )
-    options.add_argument("--depth", type=int, default=1, metavar="N", help="N calls deep (1)")
+    options.add_argument("--depth", type=shared.positive, default=1, metavar="N", help="N calls deep (1)")
     options.add_argument(
         "-o",
         "--output",

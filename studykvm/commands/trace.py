@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Iterator
 
+from studykvm.options import positive
 from tracer import TracerError, load
 from tracer.export import FORMATS, exporter
 from tracer.passes import Node, select, walk
@@ -53,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
         action.add_argument(
             "--from", dest="start", metavar="FUNC", help="start at the outermost calls of FUNC"
         )
-        action.add_argument("--depth", type=_positive, metavar="N", help="N levels")
+        action.add_argument("--depth", type=positive, metavar="N", help="N levels")
         action.add_argument(
             "--only", action="append", default=[], metavar="GLOB", help="functions or files; repeat"
         )
@@ -81,12 +82,6 @@ def _join(options: argparse.Namespace) -> int:
         f" aligned at {found.places:,} places; the destination's clock moved by {found.shift / 1e6:.3f} ms"
     )
     return 0
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of levels: say 1 or more")
-    return int(text)
 
 
 def _tree(trace: Trace, options: argparse.Namespace) -> Node:

@@ -253,3 +253,19 @@ def test_drawings(index, tmp_path):
     assert "bdrv_create" in (tmp_path / "out.mmd").read_text()
     with pytest.raises(GraphsError, match="cannot draw a gif"):
         drawn.save(tmp_path / "out.gif")
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["path", "vl.c:main", "bdrv_open", "--all", "--limit", "-1"],
+        ["graph", "bdrv_open", "--depth", "-1"],
+        ["option", "hda", "--depth", "0"],
+    ],
+    ids=["path", "graph", "option"],
+)
+def test_counts_begin_with_one(argv, capsys):
+    from studykvm.cli import main
+
+    assert main(argv) == 2
+    assert "is no number from 1 on" in capsys.readouterr().err

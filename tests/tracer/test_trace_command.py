@@ -101,7 +101,7 @@ def test_mistakes_are_named(path, tmp_path, capsys):
         with pytest.raises(SystemExit) as usage:
             main(["show", path, "--depth", depth])
         assert usage.value.code == 2
-        assert f"'{depth}' is no number of levels" in capsys.readouterr().err
+        assert f"'{depth}' is no number from 1 on" in capsys.readouterr().err
 
 
 def test_a_damaged_trace_is_shown_with_a_warning(path, tmp_path, capsys):
