@@ -96,7 +96,7 @@ def draw(found: list[Turn], path: str) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise GraphsError("charts need matplotlib: pip install matplotlib") from error
+        raise GraphsError("charts need matplotlib: pip install 'studykvm[chart]'") from error
     figure = Figure(figsize=(max(7.0, 0.5 * len(found) + 4), 4.5), layout="constrained")
     axes = figure.subplots()
     places = range(1, len(found) + 1)
