@@ -5,13 +5,17 @@ import re
 import socket
 import struct
 import time
+import xml.etree.ElementTree as ElementTree
 
 import pytest
 
+from graphs.migration import turns
 from studykvm import guests
+from studykvm.cli import main
 from tests.hypervisor import guest_images as images
 from tests.hypervisor.machines import Machine
 from tests.hypervisor.tools import img, io_
+from tracer import load
 
 SECTOR_5 = slice(5 * 512, 6 * 512)
 
@@ -353,3 +357,31 @@ def test_grub_answers_after_the_move(machine, tmp_path):
     for running in (source, destination):
         running.type("quit\n")
         assert running.end()[0] == 0
+
+
+def test_both_sides_traces_become_one_conversation_and_a_chart(side, tmp_path):
+    source = side("source", "--trace", tmp_path / "source.trace")
+    source.wait_for_numbers(50)
+    source.ask(f'migrate "exec:cat > {tmp_path}/state.bin"')
+    source.stop()
+    destination = side(
+        "destination",
+        "--trace",
+        tmp_path / "destination.trace",
+        "-incoming",
+        f"exec:cat {tmp_path}/state.bin",
+    )
+    destination.wait_for_numbers(50)
+    destination.stop()
+    found = turns(load(tmp_path / "source.trace"))
+    assert [found[0].stage, found[-1].stage, found[-1].left] == [1, 3, 0]
+    # 16 MiB of memory and what else the machine has.
+    assert sum(turn.sent for turn in found) >= 4096
+    traces = [str(tmp_path / f"{name}.trace") for name in ("source", "destination", "both")]
+    assert main(["trace", "join", *traces[:2], "-o", traces[2]]) == 0
+    names = [call.function for call in load(traces[2]).calls()]
+    assert names.index("ram_save_live") < names.index("ram_load") < names.index("qemu_announce_self")
+    pytest.importorskip("matplotlib", reason="pip install 'studykvm[chart]'")
+    assert main(["migration", "chart", traces[0], "-o", str(tmp_path / "turns.svg")]) == 0
+    assert ElementTree.parse(tmp_path / "turns.svg").getroot().tag.endswith("svg")
+    assert main(["migration", "chart", traces[0], "-o", str(tmp_path / "turns.txt")]) == 1
