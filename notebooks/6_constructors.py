@@ -157,10 +157,10 @@ check("6.3", ...)
 #
 # ## bdrv_open and bdrv_close
 #
-# Who calls them in the source, and who did in the run?
+# What does bdrv_open() call in the source, and what did it in the run? `callers` asks the other way round.
 
 # %%
-run("callers bdrv_open")
+run("callees bdrv_open")
 run("io -c 'open overlay.img' -c 'close' --trace io.trace")
 run("trace show io.trace --from bdrv_open --depth 3 --args")
 
