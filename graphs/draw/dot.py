@@ -5,7 +5,7 @@
 """
 
 from collections.abc import Mapping
-from xml.sax.saxutils import escape
+from html import escape
 
 Attributes = Mapping[str, "str | int | float"]
 
@@ -36,11 +36,11 @@ def html(text: str) -> str:
     >>> html("a<b> & c")
     'a&lt;b&gt; &amp; c'
     """
-    return escape(_printable(text), {'"': "&quot;"})
+    return escape(_printable(text), quote=False).replace('"', "&quot;")
 
 
 def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else "·" for c in text)
+    return text if text.isprintable() else "".join(c if c.isprintable() else "·" for c in text)
 
 
 class Dot:

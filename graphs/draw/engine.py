@@ -20,7 +20,6 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
-from xml.sax.saxutils import escape
 
 FONT = "Roboto"
 FORMATS = ("svg", "png", "pdf", "dot")
@@ -118,7 +117,7 @@ def _graphviz() -> Any:
         settings = Path(folder, "fonts.conf")
         settings.write_text(
             '<?xml version="1.0"?><!DOCTYPE fontconfig SYSTEM "fonts.dtd">'
-            f"<fontconfig><dir>{escape(str(fonts))}</dir><cachedir>{folder}</cachedir>"
+            f"<fontconfig><dir>{html.escape(str(fonts))}</dir><cachedir>{folder}</cachedir>"
             # Pango rounds the places of letters of hinted fonts, which looks bad when scaled.
             '<match target="font"><edit name="hinting"><bool>false</bool></edit></match></fontconfig>',
             encoding="utf-8",

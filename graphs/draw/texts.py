@@ -8,8 +8,8 @@ A node is a dict with `id`, `name`, `file` and whatever else is known; a link ha
 
 import json
 from collections.abc import Mapping, Sequence
+from html import escape
 from typing import Any
-from xml.sax.saxutils import escape, quoteattr
 
 KINDS = ("mmd", "graphml", "json")
 
@@ -99,4 +99,4 @@ def _plain(value: Any) -> str:
 
 
 def _attribute(text: str) -> str:
-    return quoteattr(_plain(text))
+    return '"' + escape(_plain(text)).replace("\n", "&#10;").replace("\t", "&#9;") + '"'
