@@ -5,9 +5,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
-
 from hypervisor.migration import (
     FdMigrationState,
     migrate_fd_cancel,
@@ -16,7 +13,7 @@ from hypervisor.migration import (
     migrate_fd_monitor_suspend,
     migrate_fd_release,
 )
-from hypervisor.migration_socket import load_incoming
+from hypervisor.migration_socket import accept_from_file, write_to_descriptor
 from hypervisor.monitor import Monitor
 from hypervisor.qemu_sockets import socket_set_nonblock
 from hypervisor.savevm_file import QEMUFile, _popen, qemu_fclose, qemu_popen, qemu_popen_cmd, qemu_stdio_fd
@@ -35,11 +32,7 @@ def file_errno(s: FdMigrationState) -> int:
 @traced
 def file_write(s: FdMigrationState, buf: memoryview, size: int) -> int:
     """Write to the command's input; -1 when that failed."""
-    try:
-        return os.write(s.fd, buf[:size])
-    except OSError as error:
-        s._errno = error.errno or errno.EIO
-        return -1
+    return write_to_descriptor(s, buf, size)
 
 
 @traced
@@ -84,14 +77,7 @@ def exec_start_outgoing_migration(
 @traced
 def exec_accept_incoming_migration(opaque: QEMUFile) -> None:
     """Load the machine that the command prints, and run it."""
-
-    def stop_listening() -> None:
-        qemu_set_fd_handler2(qemu_stdio_fd(opaque), None, None, None, None)
-
-    if not load_incoming(opaque, stop_listening, runs=True):
-        # quirk: 0.12.4 goes on watching the descriptor that it closes here.
-        qemu_set_fd_handler2(qemu_stdio_fd(opaque), None, None, None, None)
-    qemu_fclose(opaque)
+    accept_from_file(opaque)
 
 
 @traced

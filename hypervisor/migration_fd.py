@@ -18,11 +18,11 @@ from hypervisor.migration import (
     migrate_fd_monitor_suspend,
     migrate_fd_release,
 )
-from hypervisor.migration_socket import load_incoming
+from hypervisor.migration_socket import accept_from_file, write_to_descriptor
 from hypervisor.monitor import Monitor
 from hypervisor.monitor_control import monitor_get_fd
 from hypervisor.osdep import close_fd
-from hypervisor.savevm_file import QEMUFile, qemu_fclose, qemu_fdopen, qemu_stdio_fd
+from hypervisor.savevm_file import QEMUFile, qemu_fdopen, qemu_stdio_fd
 from hypervisor.vl_loop import qemu_set_fd_handler2
 from tracer import traced
 
@@ -38,11 +38,7 @@ def fd_errno(s: FdMigrationState) -> int:
 @traced
 def fd_write(s: FdMigrationState, buf: memoryview, size: int) -> int:
     """Write; -1 when that failed."""
-    try:
-        return os.write(s.fd, buf[:size])
-    except OSError as error:
-        s._errno = error.errno or errno.EIO
-        return -1
+    return write_to_descriptor(s, buf, size)
 
 
 @traced
@@ -96,14 +92,7 @@ def fd_start_outgoing_migration(
 @traced
 def fd_accept_incoming_migration(opaque: QEMUFile) -> None:
     """Load the machine that comes, and run it."""
-
-    def stop_listening() -> None:
-        qemu_set_fd_handler2(qemu_stdio_fd(opaque), None, None, None, None)
-
-    if not load_incoming(opaque, stop_listening, runs=True):
-        # quirk: 0.12.4 goes on watching the descriptor that it closes here.
-        qemu_set_fd_handler2(qemu_stdio_fd(opaque), None, None, None, None)
-    qemu_fclose(opaque)
+    accept_from_file(opaque)
 
 
 @traced

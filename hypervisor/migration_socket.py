@@ -1,8 +1,9 @@
-"""What migration over TCP and over unix sockets have in common, around the calls that 0.12.4 makes.
+"""What the ways of migration have in common, around the calls that 0.12.4 makes.
 
 - `parse_host_port(str)`: of net.c.
-- `write_to_socket`, `close_connection`, `connected`: the source's side.
-- `accept_incoming(fd, runs)`: the destination's.
+- `write_to_socket`, `close_connection`, `connected`: the source's side of TCP and unix sockets.
+- `write_to_descriptor`: that of commands and descriptors.
+- `accept_incoming(fd, runs)`, `accept_from_file(f)`: the destination's, of the same two kinds.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from hypervisor import migration_verdict as verdict
 from hypervisor.migration import FdMigrationState
 from hypervisor.qemu_sockets import closesocket, qemu_accept, socket_of
 from hypervisor.savevm import last_complaint, qemu_announce_self, qemu_loadvm_state
-from hypervisor.savevm_file import QEMUFile, qemu_fclose, qemu_fopen_socket
+from hypervisor.savevm_file import QEMUFile, qemu_fclose, qemu_fopen_socket, qemu_stdio_fd
 from hypervisor.vl_loop import qemu_set_fd_handler2, vm_start
 from hypervisor.vl_state import state
 from tracer import traced
@@ -48,6 +49,15 @@ def write_to_socket(s: FdMigrationState, buf: memoryview, size: int) -> int:
         return -1
     try:
         return connection.send(buf[:size])
+    except OSError as error:
+        s._errno = error.errno or errno.EIO
+        return -1
+
+
+def write_to_descriptor(s: FdMigrationState, buf: memoryview, size: int) -> int:
+    """Write; -1 with the reason kept."""
+    try:
+        return os.write(s.fd, buf[:size])
     except OSError as error:
         s._errno = error.errno or errno.EIO
         return -1
@@ -87,6 +97,18 @@ def load_incoming(f: QEMUFile, after: Callable[[], None], runs: bool) -> bool:
     if runs and state.autostart:
         vm_start()
     return True
+
+
+def accept_from_file(f: QEMUFile) -> None:
+    """Load the machine that comes out of an open file, and run it."""
+
+    def stop_watching() -> None:
+        qemu_set_fd_handler2(qemu_stdio_fd(f), None, None, None, None)
+
+    if not load_incoming(f, stop_watching, runs=True):
+        # quirk: 0.12.4 goes on watching the descriptor that it closes here.
+        stop_watching()
+    qemu_fclose(f)
 
 
 def accept_incoming(listening: int, runs: bool) -> bool:
