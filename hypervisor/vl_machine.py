@@ -86,7 +86,8 @@ def find_default_machine() -> QEMUMachine | None:
     return next((m for m in _machines if m.is_default), None)
 
 
-def _print_machines() -> None:
+def print_machines() -> None:
+    """Print what -M takes, one line a name."""
     print("Supported machines are:")
     for m in _machines:
         if m.alias:
