@@ -29,6 +29,9 @@ C_FILE = "monitor.c"
 
 _SPACE = " \t\n\v\f\r"
 _WORD = re.compile(r"[^ \t\n\v\f\r]+")
+_ESCAPES = {"n": "\n", "r": "\r", "\\": "\\", "'": "'", '"': '"'}
+# Up to the closing quote, or to a backslash that means nothing.
+_QUOTED = re.compile(r"""([^"\\]|\\[nr\\'"])*""")
 _EXPECTED = {"F": "filename", "B": "block device name", "s": "string"}
 _SIZES = {"b": 1, "h": 2, "w": 4, "g": 8, "L": 8}
 _DEFAULT_FORMAT = {"format": ord("x"), "size": 4}
@@ -96,22 +99,17 @@ def get_str(buf_size: int, p: str) -> tuple[int, str, str]:
         word = _WORD.match(p)
         assert word is not None
         return 0, word[0][: buf_size - 1], p[word.end() :]
-    text, at = "", 1
-    while at < len(p) and p[at] != '"':
-        if p[at] == "\\":
-            at += 1
-            letter = p[at : at + 1]
-            if letter not in ("n", "r", "\\", "'", '"'):
-                monitor_printf(monitor.cur_mon, "unsupported escape code: '\\%s'\n", letter)
-                return -1, "", p[at:]
-            text += {"n": "\n", "r": "\r"}.get(letter, letter)
-        else:
-            text += p[at]
-        at += 1
-    if at == len(p):
+    inside = _QUOTED.match(p, 1)
+    assert inside is not None
+    end, rest = p[inside.end() : inside.end() + 1], p[inside.end() + 1 :]
+    if end == '"':
+        text = re.sub(r"\\(.)", lambda escape: _ESCAPES[escape[1]], inside[0])
+        return 0, text[: buf_size - 1], rest
+    if end:
+        monitor_printf(monitor.cur_mon, "unsupported escape code: '\\%s'\n", rest[:1])
+    else:
         monitor_printf(monitor.cur_mon, "unterminated string\n")
-        return -1, "", ""
-    return 0, text[: buf_size - 1], p[at + 1 :]
+    return -1, "", rest
 
 
 @traced

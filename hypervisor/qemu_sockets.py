@@ -133,18 +133,31 @@ def _socket(who: str, e: AddrInfo) -> int:
         return _say(f"{who}: socket({inet_strfamily(e[0])}): {error.strerror}")
 
 
-def _bind(slisten: int, e: AddrInfo, to: int) -> AddrInfo | None:
-    """Bind, to the next port up to `to` while one is taken; None after a message."""
+def _bind(slisten: int, e: AddrInfo, last: int) -> bool:
+    """Bind to the first free port from the address's own to `last`; False after a message."""
     while True:
         try:
             socket_of(slisten).bind(e[4])
-            return e
+            return True
         except (OSError, OverflowError) as error:
-            if not to or inet_getport(e) > to:
+            if not last or inet_getport(e) > last:
                 cause = getattr(error, "strerror", None) or error
                 _say(f"inet_listen_opts: bind({inet_strfamily(e[0])},{e[4][0]},{inet_getport(e)}): {cause}")
-                return None
+                return False
         e = inet_setport(e, inet_getport(e) + 1)
+
+
+def _listening(e: AddrInfo, last: int) -> int:
+    """A socket that listens on an address; -1 after a message."""
+    slisten = _socket("inet_listen_opts", e)
+    if slisten < 0:
+        return -1
+    socket_of(slisten).setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if not _bind(slisten, e, last):
+        closesocket(slisten)
+        return -1
+    socket_of(slisten).listen(1)
+    return slisten
 
 
 @traced
@@ -164,26 +177,19 @@ def inet_listen_opts(opts: QemuOpts, port_offset: int) -> int:
     to = qemu_opt_get_number(opts, "to", 0)
     if port_offset and port.isdigit():
         port = str(int(port) + port_offset)
-    res = _lookup(addr, port, _family(opts), socket.AI_PASSIVE)
-    if not res:
+    found = _lookup(addr, port, _family(opts), socket.AI_PASSIVE)
+    if not found:
         return -1
-    for e in res:
-        slisten = _socket("inet_listen_opts", e)
-        if slisten < 0:
-            continue
-        socket_of(slisten).setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound = _bind(slisten, e, to and to + port_offset)
-        if bound is not None:
-            socket_of(slisten).listen(1)
-            address = socket_of(slisten).getsockname()
-            ipv6 = e[0] == socket.AF_INET6
-            qemu_opt_set(opts, "host", address[0])
-            qemu_opt_set(opts, "port", str(address[1] - port_offset))
-            qemu_opt_set(opts, "ipv6", "on" if ipv6 else "off")
-            qemu_opt_set(opts, "ipv4", "off" if ipv6 else "on")
-            return slisten
-        closesocket(slisten)
-    return _say("inet_listen_opts: FAILED")
+    tried = (_listening(e, to and to + port_offset) for e in found)
+    slisten = next((fd for fd in tried if fd >= 0), -1)
+    if slisten < 0:
+        return _say("inet_listen_opts: FAILED")
+    listener = socket_of(slisten)
+    host, bound = listener.getsockname()[:2]
+    v4, v6 = ("off", "on") if listener.family == socket.AF_INET6 else ("on", "off")
+    for name, fact in {"host": host, "port": str(bound - port_offset), "ipv6": v6, "ipv4": v4}.items():
+        qemu_opt_set(opts, name, fact)
+    return slisten
 
 
 @traced

@@ -90,29 +90,32 @@ def fd_init(drv: FDrive, dinfo: DriveInfo | None) -> None:
     drv.last_sect = drv.max_track = 0
 
 
-def _find_format(drv: FDrive, nb_sectors: int) -> FdFormat:
+def _format_of(drv: FDrive, nb_sectors: int) -> FdFormat:
+    """The first format of a size; the drive's most common one, when a disk has another size."""
     fitting = [f for f in fd_formats if drv.drive in (f.drive, FDRIVE_DRV_NONE)]
     sized = (f for f in fitting if (f.max_head + 1) * f.max_track * f.last_sect == nb_sectors)
     return next(sized, fitting[0])
 
 
+def _layout(drv: FDrive, bs: BlockDriverState) -> tuple[int, int, int]:
+    """Sides, tracks and sectors of a track: what somebody asked for, else what the disk's size tells."""
+    # quirk: the hint's cylinders are taken for heads and its heads for tracks.
+    hint = bdrv_get_geometry_hint(bs)
+    if all(hint):
+        return hint
+    found = _format_of(drv, bdrv_get_geometry(bs))
+    drv.drive = found.drive
+    return found.max_head + 1, found.max_track, found.last_sect
+
+
 @traced
 def fd_revalidate(drv: FDrive) -> None:
     """Look which disk is in the drive; its size decides the format."""
-    if drv.bs is None or not bdrv_is_inserted(drv.bs):
-        drv.last_sect = drv.max_track = 0
-        drv.flags &= ~FDISK_DBL_SIDES
-        return
-    drv.ro = bdrv_is_read_only(drv.bs)
-    # quirk: the hint's cylinders are taken for heads and its heads for tracks.
-    heads, track, sect = bdrv_get_geometry_hint(drv.bs)
-    if not (heads and track and sect):
-        found = _find_format(drv, bdrv_get_geometry(drv.bs))
-        heads, track, sect = found.max_head + 1, found.max_track, found.last_sect
-        drv.drive = found.drive
-    drv.flags = drv.flags & ~FDISK_DBL_SIDES if heads == 1 else drv.flags | FDISK_DBL_SIDES
-    drv.max_track = track
-    drv.last_sect = sect
+    sides = drv.max_track = drv.last_sect = 0
+    if drv.bs is not None and bdrv_is_inserted(drv.bs):
+        drv.ro = bdrv_is_read_only(drv.bs)
+        sides, drv.max_track, drv.last_sect = _layout(drv, drv.bs)
+    drv.flags = drv.flags & ~FDISK_DBL_SIDES | (FDISK_DBL_SIDES if sides > 1 else 0)
 
 
 @traced

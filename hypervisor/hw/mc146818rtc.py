@@ -188,29 +188,19 @@ def get_days_in_month(month: int, year: int) -> int:
 @traced
 def rtc_next_second(tm: tm) -> None:
     """Move the time on; what the guest set out of range wraps too."""
-    tm.tm_sec += 1
-    if 0 <= tm.tm_sec < 60:
-        return
-    tm.tm_sec = 0
-    tm.tm_min += 1
-    if 0 <= tm.tm_min < 60:
-        return
-    tm.tm_min = 0
-    tm.tm_hour += 1
-    if 0 <= tm.tm_hour < 24:
-        return
-    tm.tm_hour = 0
-    tm.tm_wday = tm.tm_wday + 1 if 0 <= tm.tm_wday < 6 else 0
-    tm.tm_mday += 1
-    if 1 <= tm.tm_mday <= get_days_in_month(tm.tm_mon, tm.tm_year + 1900):
-        return
-    turn = tm.tm_mday > 1
-    tm.tm_mday = 1
-    if turn:
-        tm.tm_mon += 1
-        if tm.tm_mon >= 12:
-            tm.tm_mon = 0
-            tm.tm_year += 1
+    for hand, turn in (("tm_sec", 60), ("tm_min", 60), ("tm_hour", 24)):
+        moved = getattr(tm, hand) + 1
+        came_round = moved not in range(turn)
+        setattr(tm, hand, 0 if came_round else moved)
+        if not came_round:
+            return
+    tm.tm_wday = (tm.tm_wday + 1) % 7 if tm.tm_wday in range(7) else 0
+    if tm.tm_mday < get_days_in_month(tm.tm_mon, tm.tm_year + 1900):
+        tm.tm_mday = max(tm.tm_mday + 1, 1)
+    else:
+        tm.tm_mday = 1
+        tm.tm_year += tm.tm_mon >= 11
+        tm.tm_mon = 0 if tm.tm_mon >= 11 else tm.tm_mon + 1
 
 
 @traced

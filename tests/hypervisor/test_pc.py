@@ -1,9 +1,14 @@
 """The PC's own lists and devices: what -M and -device know, and what the chips answer."""
 
+from datetime import datetime, timedelta
+
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from hypervisor.boot import run_boot
 from hypervisor.errors import HypervisorError
+from hypervisor.hw.mc146818rtc import rtc_next_second, tm
 
 # What the real program prints for -device ?: the kind registered last comes first.
 KINDS = """
@@ -56,3 +61,28 @@ def test_machines_are_listed_in_the_order_of_their_registration(capsys):
         "pc-0.10    Standard PC, qemu 0.10\n"
         "isapc      ISA-only PC\n"
     )
+
+
+def broken_down(when):
+    """`struct tm` of a moment; a `tm`'s week begins on Sunday."""
+    return {
+        "tm_sec": when.second,
+        "tm_min": when.minute,
+        "tm_hour": when.hour,
+        "tm_wday": when.isoweekday() % 7,
+        "tm_mday": when.day,
+        "tm_mon": when.month - 1,
+        "tm_year": when.year - 1900,
+    }
+
+
+@given(st.datetimes(datetime(1980, 1, 1), datetime(2099, 12, 30)), st.sampled_from(["any", "last of a day"]))
+@example(datetime(2000, 2, 28), "last of a day")
+@example(datetime(2010, 12, 31), "last of a day")
+def test_the_clock_goes_as_the_calendar_does(when, second):
+    if second != "any":
+        when = when.replace(hour=23, minute=59, second=59)
+    time = tm(**broken_down(when))
+    rtc_next_second(time)
+    expected = broken_down(when + timedelta(seconds=1))
+    assert {name: getattr(time, name) for name in expected} == expected
