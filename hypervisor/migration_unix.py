@@ -110,7 +110,7 @@ def unix_start_incoming_migration(path: str) -> int:
     doing = "bind"
     try:
         # Safer than 0.12.4, which unlinks whatever is there, be it a disk image.
-        private_bind(sock, path[:_PATH_SIZE])
+        private_bind(socket_of(sock), path[:_PATH_SIZE])
         doing = "listen"
         socket_of(sock).listen(1)
     except OSError as error:

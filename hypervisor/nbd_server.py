@@ -15,10 +15,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import selectors
 import socket
-import stat
 import sys
 import time
 
@@ -26,6 +24,7 @@ from hypervisor import nbd_format as f
 from hypervisor.errors import HypervisorError
 from hypervisor.nbd_client import Client
 from hypervisor.nbd_export import Export
+from hypervisor.qemu_sockets import private_bind
 
 MAX_CLIENTS = 16
 _READ = selectors.EVENT_READ
@@ -156,25 +155,10 @@ def listen_tcp(address: str, port: int) -> socket.socket:
 def listen_unix(path: str) -> socket.socket:
     """Listen on a unix socket that only its owner may use; one that nobody listens on is replaced."""
     listener = socket.socket(socket.AF_UNIX)
-    mask = os.umask(0o177)
     try:
-        _remove_stale(path)
-        listener.bind(path)
+        private_bind(listener, path)
     except OSError as error:
         listener.close()
         raise HypervisorError(f"cannot listen on {path}: {error.strerror or error}") from error
-    finally:
-        os.umask(mask)
     listener.listen()
     return listener
-
-
-def _remove_stale(path: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            return
-        with socket.socket(socket.AF_UNIX) as probe:
-            try:
-                probe.connect(path)
-            except ConnectionRefusedError:
-                os.unlink(path)

@@ -4,6 +4,7 @@
 - `unix_listen_opts(opts)`, `unix_connect_opts(opts)`: path.
 - `qemu_accept(s)`, `socket_set_nonblock(fd)`, `closesocket(fd)`.
 - `socket_of(fd)`: the Python socket of a descriptor made here.
+- `private_bind(socket, path)`: a unix socket for its owner alone.
 
 All return a descriptor, or -1 after 0.12.4's message on stderr. Two things are safer than in 0.12.4: an empty
 host is the loopback address and not every address of the computer; a unix socket is its owner's alone.
@@ -215,20 +216,36 @@ def inet_connect_opts(opts: QemuOpts) -> int:
     return -1
 
 
-def private_bind(sock: int, path: str) -> None:
-    """Bind to a path, for its owner alone; a socket there is replaced, no other file is; raises OSError."""
-    if os.path.lexists(path) and stat.S_ISSOCK(os.lstat(path).st_mode):
+def _nobody_listens(path: str) -> bool:
+    """Whether a path is a socket that its program left behind."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
+        try:
+            # A listener is a stream: it is of the wrong type for this socket, and does not notice it.
+            probe.connect(path)
+        except ConnectionRefusedError:
+            return stat.S_ISSOCK(os.lstat(path).st_mode)
+        except OSError:
+            return False
+    return False
+
+
+def private_bind(sock: socket.socket, path: str) -> None:
+    """Bind to a path, for its owner alone.
+
+    A socket that nobody listens on is replaced; one in use or any other file there raises OSError.
+    """
+    if _nobody_listens(path):
         os.unlink(path)
     mask = os.umask(0o177)
     try:
-        socket_of(sock).bind(path)
+        sock.bind(path)
     finally:
         os.umask(mask)
 
 
 @traced
 def unix_listen_opts(opts: QemuOpts) -> int:
-    """Listen on a path, where a socket is replaced but no other file; without a path, on a new one."""
+    """Listen on a path, where only a socket left behind is replaced; without a path, on a new one."""
     path = qemu_opt_get(opts, "path")
     sock = qemu_socket(socket.AF_UNIX, socket.SOCK_STREAM, 0)
     if not path:
@@ -236,7 +253,7 @@ def unix_listen_opts(opts: QemuOpts) -> int:
         path = os.path.join(_folders[-1], "socket")
         qemu_opt_set(opts, "path", path)
     try:
-        private_bind(sock, path)
+        private_bind(socket_of(sock), path)
         socket_of(sock).listen(1)
     except OSError as error:
         closesocket(sock)

@@ -102,8 +102,6 @@ def test_telnet_negotiates_and_its_options_stay_out_of_the_line(here, machine):
 
 
 def test_unix_socket_is_private_and_serves_one_client_after_another(here, machine):
-    (here / "mon").write_bytes(b"")
-    os.unlink("mon")
     running = machine("-hda", "idle.img", "-S", *QUIET, "-monitor", "unix:mon,server,nowait")
     with unix_client("mon") as client:
         assert stat.S_IMODE(os.stat("mon").st_mode) == 0o600
@@ -126,6 +124,25 @@ def test_a_file_that_is_no_socket_is_not_replaced(here, machine):
     assert "bind(unix:mon): Address already in use" in errors
     assert 'chardev: opening backend "socket" failed' in errors
     assert (here / "mon").read_text() == "precious"
+
+
+def test_a_socket_in_use_is_not_taken_over_and_one_left_behind_is(here, machine):
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("mon")
+        listener.listen()
+        listener.setblocking(False)
+        running = machine("-hda", "idle.img", "-S", *QUIET, "-monitor", "unix:mon,server,nowait")
+        status, errors = running.end()
+        assert status == 1 and "bind(unix:mon): Address already in use" in errors
+        with pytest.raises(BlockingIOError):
+            # Whoever listens notices nothing.
+            listener.accept()
+    assert os.path.exists("mon")
+    running = machine("-hda", "idle.img", "-S", *QUIET, "-monitor", "unix:mon,server,nowait")
+    with unix_client("mon") as client:
+        read_until(client, b"(qemu) ")
+        client.sendall(b"quit\n")
+        assert running.end()[0] == 0
 
 
 def test_a_machine_connects_to_a_listener(here, machine):
