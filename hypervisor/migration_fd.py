@@ -1,7 +1,7 @@
 """Migration over a descriptor that somebody opened: migration-fd.c.
 
-`-incoming fd:N` takes a number; `migrate fd:NAME` a name that `getfd` gave, or the number of an open
-descriptor, which 0.12.4 does not know.
+`migrate fd:NAME` takes what `getfd NAME` received, `-incoming fd:N` a descriptor that the program was started
+with. Neither takes one that this program opened itself, such as that of its disk.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from hypervisor.migration_socket import accept_from_file, write_to_descriptor
 from hypervisor.monitor import Monitor
 from hypervisor.monitor_control import monitor_get_fd
 from hypervisor.osdep import close_fd
+from hypervisor.qemu_option_parameter import strtoll
 from hypervisor.savevm_file import QEMUFile, qemu_fdopen, qemu_stdio_fd
 from hypervisor.vl_loop import qemu_set_fd_handler2
 from tracer import traced
@@ -50,25 +51,28 @@ def fd_close(s: FdMigrationState) -> int:
     return 0
 
 
-def _descriptor(name: str) -> int:
-    """The number of an open descriptor, or -1."""
+def _inherited(number: str) -> int:
+    """The descriptor of this number, or -1 where the program was not started with it."""
+    fd, rest = strtoll(number)
     try:
-        fd = int(name)
-        os.fstat(fd)
-    except (ValueError, OverflowError, OSError):
+        # Python opens nothing that programs started later would have too.
+        return fd if number and not rest and os.get_inheritable(fd) else -1
+    except (OverflowError, OSError):
         return -1
-    return fd
 
 
 @traced
 def fd_start_outgoing_migration(
     mon: Monitor, fdname: str, bandwidth_limit: int, detach: int, blk: int, inc: int
 ) -> FdMigrationState | None:
-    """Save the machine into a descriptor; None when it is not open."""
+    """Save the machine into a descriptor; None when nobody gave one of that name."""
     fd = monitor_get_fd(mon, fdname)
     if fd == -1:
-        fd = _descriptor(fdname)
-    if fd == -1:
+        print(
+            f"studykvm: fd:{fdname}: nobody gave such a descriptor; `getfd {fdname}` on a monitor that is a"
+            " unix socket takes one",
+            file=sys.stderr,
+        )
         return None
     os.set_blocking(fd, False)
     s = FdMigrationState(
@@ -97,10 +101,10 @@ def fd_accept_incoming_migration(opaque: QEMUFile) -> None:
 
 @traced
 def fd_start_incoming_migration(infd: str) -> int:
-    """Wait for a machine on a descriptor; -EBADF after a message when it is not open."""
-    f = qemu_fdopen(_descriptor(infd), "rb")
+    """Wait for a machine on a descriptor; -EBADF after a message when there is none."""
+    f = qemu_fdopen(_inherited(infd), "rb")
     if f is None:
-        print(f"studykvm: -incoming fd:{infd}: no such descriptor is open", file=sys.stderr)
+        print(f"studykvm: -incoming fd:{infd}: nobody gave this program such a descriptor", file=sys.stderr)
         return -errno.EBADF
     qemu_set_fd_handler2(qemu_stdio_fd(f), None, fd_accept_incoming_migration, None, f)
     return 0

@@ -318,7 +318,10 @@ def do_acl_remove(mon: Monitor, qdict: Arguments) -> None:
 
 @traced
 def do_getfd(mon: Monitor, qdict: Arguments) -> None:
-    """Name the descriptor that came with the command over a unix socket."""
+    """Name the descriptor that came with the command over a unix socket.
+
+    It is kept until it is taken, replaced or closed, also when the client goes: the next one may use it.
+    """
     name = qdict["fdname"]
     assert mon.chr is not None
     fd = qemu_chr_get_msgfd(mon.chr)

@@ -9,8 +9,8 @@ from tests.hypervisor.machines import Machine
 def machine():
     started = []
 
-    def start(*argv):
-        started.append(Machine(*argv))
+    def start(*argv, **options):
+        started.append(Machine(*argv, **options))
         return started[-1]
 
     yield start

@@ -12,10 +12,12 @@ from tests.hypervisor import guest_code as asm
 class Machine:
     """A running `studykvm boot`, its standard input and output as pipes."""
 
-    def __init__(self, *argv):
+    def __init__(self, *argv, fds=()):
         command = [sys.executable, "-m", "studykvm", "boot", "-net", "none", "-m", "4", *argv]
         pipe = subprocess.PIPE
-        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=asm.ENVIRONMENT)
+        self.process = subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, stderr=pipe, env=asm.ENVIRONMENT, pass_fds=fds
+        )
         os.set_blocking(self.process.stdout.fileno(), False)
         self.output = ""
 

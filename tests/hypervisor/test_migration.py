@@ -23,11 +23,12 @@ SECTOR_5 = slice(5 * 512, 6 * 512)
 class Side:
     """A machine with a monitor on its standard streams and its serial line in a file."""
 
-    def __init__(self, machine, folder, name, *argv, memory="16"):
+    def __init__(self, machine, folder, name, *argv, memory="16", **options):
         self.serial = folder / f"{name}.txt"
         self.running: Machine = machine(
             *("-m", memory, "-hda", folder / "count.img", "-nographic", "-monitor", "stdio"),
             *("-serial", f"file:{self.serial}", *argv),
+            **options,
         )
         self.running.wait_for("(qemu) ")
 
@@ -236,6 +237,65 @@ def test_numbers_beyond_all_bounds(side):
         source.ask(command)
     assert source.status() == "running"
     source.stop()
+
+
+class UnixMonitor:
+    """A second monitor of a machine, on a unix socket."""
+
+    def __init__(self, path):
+        self.line = Line(path)
+        self.line.expect("(qemu) ")
+
+    def ask(self, command, fds=()):
+        # Byte by byte the line would be typed; the descriptor comes with its end.
+        self.line.socket.sendall(command.encode())
+        self.line.expect(command)
+        socket.send_fds(self.line.socket, [b"\n"], fds)
+        return self.line.expect("(qemu) ")
+
+
+def test_a_machine_moves_over_a_descriptor_that_was_given(side, tmp_path):
+    here, there = socket.socketpair()
+    with here, there:
+        arguments = ("-incoming", f"fd:{there.fileno():#x}")
+        destination = side("destination", *arguments, fds=[there.fileno()])
+        source = side("source", "-monitor", f"unix:{tmp_path}/monitor,server,nowait")
+        monitor = UnixMonitor(tmp_path / "monitor")
+        monitor.ask("getfd way", [here.fileno()])
+    source.wait_for_numbers(50)
+    # Names belong to the monitor that they were given to, as in 0.12.4.
+    assert "migration failed" in source.ask("migrate fd:way")
+    monitor.ask("migrate -d fd:way")
+    limit = time.monotonic() + 30
+    while "completed" not in (now := monitor.ask("info migrate")):
+        assert time.monotonic() < limit, now
+    destination.wait_for_numbers(50)
+    # It was used up.
+    assert "migration failed" in monitor.ask("migrate fd:way")
+    assert "fd:way: nobody gave such a descriptor" in source.stop()
+    destination.stop()
+    assert_counts_on(source.numbers() + destination.numbers())
+
+
+def test_numbers_of_descriptors_are_no_names_of_them(side, tmp_path):
+    source = side("source")
+    source.wait_for_numbers(20)
+    open_here = os.listdir(f"/proc/{source.running.process.pid}/fd")
+    before = (tmp_path / "count.img").read_bytes()
+    for number in open_here:
+        assert "migration failed" in source.ask(f"migrate fd:{number}")
+    assert source.status() == "running" and (tmp_path / "count.img").read_bytes() == before
+    source.stop()
+
+
+def test_an_incoming_machine_comes_by_no_descriptor_of_our_own(side, tmp_path):
+    probe = side("probe")
+    folder = f"/proc/{probe.running.process.pid}/fd"
+    disk = next(fd for fd in os.listdir(folder) if os.readlink(f"{folder}/{fd}").endswith("count.img"))
+    probe.stop()
+    waiting = side("destination", "-incoming", f"fd:{disk}")
+    assert waiting.status() == "paused"
+    assert f"-incoming fd:{disk}: nobody gave this program such a descriptor" in waiting.stop()
 
 
 def test_a_file_is_not_replaced_by_a_socket(side, tmp_path):
