@@ -1,6 +1,6 @@
 """Guests to boot: boot sectors as bytes, with their nasm source beside them.
 
-- `boot_sector(name)`: the bytes of a guest, "demo", "makedir" or "count".
+- `boot_sector(name)`: the bytes of a guest: "demo", "makedir", "count" or "counting".
 - `write_demo_disk(path, size)`: a raw disk that boots the demo guest.
 - `write_counting_disk(path)`: a raw disk that boots the counting guest.
 - `write_fat_disk(path, size)`: a raw disk with a FAT16 file system that boots the makedir guest.
@@ -8,7 +8,8 @@
 
 The demo guest reads sectors 0 to 3, prints the text in sector 1, writes sector 5 and switches the machine
 off. The makedir guest makes the directory IN_GUEST with a file in it, or shows the file if it is there, and
-then waits. The count guest counts on the serial line and writes pages of memory as it goes, for ever.
+then waits. The count guest counts on the serial line and writes pages of memory as it goes, for ever; the
+counting guest sends it the letters of the alphabet.
 """
 
 import struct

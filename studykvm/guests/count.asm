@@ -11,13 +11,9 @@ FIRST   equ 0x2000              ; segment of the first page written
 
         bits 16
         org 0x7c00
+%include "common.inc"
 
-        xor ax, ax
-        mov ds, ax
-        mov es, ax
-        mov ss, ax
-        mov sp, 0x7c00
-        cld
+        set_up
         mov ax, 0x0201          ; read one sector,
         mov bx, CONFIG          ; to here,
         mov cx, 0x0002          ; cylinder 0, sector 2,

@@ -6,17 +6,13 @@
 ; reads that back and compares.
         bits 16
         org 0x7c00
+%include "common.inc"
 
 BUFFER  equ 0x8000              ; sectors 0 to 3
 WRITTEN equ 0x9000              ; what goes to sector 5
 BACK    equ 0x9200              ; what comes back
 
-start:  xor ax, ax
-        mov ds, ax
-        mov es, ax
-        mov ss, ax
-        mov sp, 0x7c00
-        cld
+start:  set_up
         mov [drive], dl
         mov si, hello
         call print
@@ -74,14 +70,7 @@ sector5:
         int 0x13
         ret
 
-print:  lodsb
-        test al, al
-        jz .end
-        mov ah, 0x0e
-        mov bx, 7
-        int 0x10
-        jmp print
-.end:   ret
+        print_routine
 
 packet: db 16, 0
         dw 4                    ; sectors

@@ -7,6 +7,7 @@
 ; BIOS parameter block. All is read and written by block number (int 13h, functions 42h and 43h).
         bits 16
         org 0x7c00
+%include "common.inc"
 
 FAT     equ 0x9000              ; the first sector of the file allocation table
 ROOT    equ 0x9200              ; the first sector of the root directory
@@ -26,12 +27,7 @@ fats        equ 0x7c10
 root_size   equ 0x7c11
 fat_size    equ 0x7c16
 
-start:  xor ax, ax
-        mov ds, ax
-        mov es, ax
-        mov ss, ax
-        mov sp, 0x7c00
-        cld
+start:  set_up
         mov [drive], dl
         mov eax, 1              ; the rest of this program
         mov cx, 4
@@ -59,14 +55,7 @@ quit:   call print
 hang:   hlt
         jmp hang
 
-print:  lodsb
-        test al, al
-        jz .end
-        mov ah, 0x0e
-        mov bx, 7
-        int 0x10
-        jmp print
-.end:   ret
+        print_routine
 
 packet: db 16, 0
         dw 0                    ; sectors

@@ -55,8 +55,8 @@ WRITTEN = guests.WRITTEN_TEXT * 32
 def test_the_boot_sector_is_what_nasm_makes_of_its_source(tmp_path):
     if not shutil.which("nasm"):
         pytest.skip("nasm is not here: apt-get install nasm")
-    source = guests.__path__[0] + "/demo.asm"
-    subprocess.run(["nasm", "-f", "bin", "-o", tmp_path / "demo.bin", source], check=True)
+    command = ["nasm", "-f", "bin", "-o", tmp_path / "demo.bin", "demo.asm"]
+    subprocess.run(command, check=True, cwd=guests.__path__[0])
     assert (tmp_path / "demo.bin").read_bytes() == guests.boot_sector()
 
 
