@@ -16,16 +16,12 @@ from functools import cache
 from importlib.resources import files
 from typing import Final
 
-from hypervisor.exec import ram
 from tracer import traced
 
 C_FILE = "console.c"
 
-COLUMNS: Final = 80
-ROWS: Final = 25
 WIDTH: Final = 9
 HEIGHT: Final = 16
-_TEXT_SCREEN, _TEXT_SIZE = 0xB8000, 0x8000
 # Blue, green and red have 0xaa, bright ones 0x55 more; dark yellow is brown, as on a CGA.
 _PALETTE = tuple(
     bytes(0xAA * (n >> bit & 1) + 0x55 * (n >> 3) for bit in (2, 1, 0)) if n != 6 else b"\xaa\x55\x00"
@@ -50,7 +46,7 @@ def _line(character: int, attribute: int, row: int) -> bytes:
     return b"".join(front if bits >> dot & 1 else back for dot in range(WIDTH - 1, -1, -1))
 
 
-def picture(cells: bytes, columns: int = COLUMNS) -> bytes:
+def picture(cells: bytes, columns: int = 80) -> bytes:
     r"""Dots of a text screen.
 
     Parameters
@@ -87,23 +83,12 @@ def _png(dots: bytes, width: int, height: int) -> bytes:
     )
 
 
-def _cells() -> tuple[bytes, int]:
-    """What the VGA shows, and in how many columns."""
-    from hypervisor.hw.vga import the_vga
-
-    columns, start = COLUMNS, 0
-    if the_vga is not None:
-        wanted = the_vga.cr[1] + 1
-        columns = wanted if 40 <= wanted <= 132 else COLUMNS
-        start = 2 * (the_vga.cr[0x0C] << 8 | the_vga.cr[0x0D]) % _TEXT_SIZE
-    memory = ram()[_TEXT_SCREEN : _TEXT_SCREEN + _TEXT_SIZE]
-    return (memory[start:] + memory[:start])[: 2 * columns * ROWS], columns
-
-
 @traced
 def vga_hw_screen_dump(filename: str) -> None:
     """Write a picture of the text screen; raises OSError."""
-    cells, columns = _cells()
+    from hypervisor.hw import vga
+
+    cells, columns = vga.text_cells(vga.the_vga)
     make = _png if filename.lower().endswith(".png") else _ppm
     with open(filename, "wb") as file:
-        file.write(make(picture(cells, columns), WIDTH * columns, HEIGHT * ROWS))
+        file.write(make(picture(cells, columns), WIDTH * columns, HEIGHT * vga.ROWS))

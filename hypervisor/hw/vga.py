@@ -4,13 +4,14 @@ Registers hold what the guest writes. The screen's memory at a0000h to bffffh is
 which in text mode is what the guest sees of a real one: characters and colours, two bytes a cell, at b8000h.
 Planes, graphics and fonts are not modelled: what a guest draws in them does not show.
 
-- `screen_text(s)`: the text screen.
+- `screen_text(s)`, `text_cells(s)`: the text screen, as lines and as cells.
 """
 
 from __future__ import annotations
 
 from dataclasses import field
 from mmap import mmap
+from typing import Final
 
 from hypervisor.exec import ram
 from hypervisor.ioport import register_ioport_read, register_ioport_write
@@ -29,7 +30,8 @@ gr_mask = bytes((0x0F, 0x0F, 0x0F, 0x1F, 0x03, 0x7B, 0x0F, 0x0F, 0xFF)).ljust(16
 _AR_MASKS = {0x10: 0xEF, 0x11: 0xFF, 0x12: 0x3F, 0x13: 0x0F, 0x14: 0x0F}
 _COLOUR, _MONO = frozenset(range(0x3D0, 0x3E0)), frozenset(range(0x3B0, 0x3C0))
 _TEXT, _TEXT_SIZE = 0xB8000, 0x8000
-_COLUMNS, _ROWS = 80, 25
+COLUMNS: Final = 80
+ROWS: Final = 25
 
 
 class VGACommonState(Struct):
@@ -221,15 +223,19 @@ def vga_init(s: VGACommonState) -> None:
         register_ioport_read(start, length, 1, vga_ioport_read, s)
 
 
+def text_cells(s: VGACommonState | None) -> tuple[bytes, int]:
+    """What the text screen shows: two bytes a cell, character and attribute; and in how many columns."""
+    columns, start = COLUMNS, 0
+    if s is not None:
+        columns = s.cr[1] + 1 if 40 <= s.cr[1] + 1 <= 132 else COLUMNS
+        start = 2 * (s.cr[0x0C] << 8 | s.cr[0x0D]) % _TEXT_SIZE
+    memory = ram()[_TEXT : _TEXT + _TEXT_SIZE]
+    return (memory[start:] + memory[:start])[: 2 * columns * ROWS], columns
+
+
 def screen_text(s: VGACommonState) -> str:
     """The text screen, without the blanks at its lines' ends."""
-    columns = s.cr[1] + 1 if 40 <= s.cr[1] + 1 <= 132 else _COLUMNS
-    start = 2 * (s.cr[0x0C] << 8 | s.cr[0x0D])
-    assert s.vram_ptr is not None
-    memory = s.vram_ptr[_TEXT : _TEXT + _TEXT_SIZE]
-    rows = []
-    for row in range(_ROWS):
-        at = start + 2 * columns * row
-        cells = bytes(memory[(at + 2 * column) % _TEXT_SIZE] for column in range(columns)).decode("cp437")
-        rows.append("".join(letter if letter.isprintable() else " " for letter in cells).rstrip())
+    cells, columns = text_cells(s)
+    letters = "".join(c if c.isprintable() else " " for c in cells[::2].decode("cp437"))
+    rows = (letters[at : at + columns].rstrip() for at in range(0, len(letters), columns))
     return "\n".join(rows).rstrip("\n")
