@@ -230,7 +230,22 @@ def _drain(disk: Disk, address: int | None) -> None:
 
 
 def floppy_transfer(drive: FDrive, lba: int, count: int, address: int, is_write: bool) -> int:
-    """Move sectors between a floppy and memory; 0 or an error code."""
+    """Move sectors between a floppy and memory; 0 or an error code.
+
+    Parameters
+    ----------
+    lba : int
+        Number of the first sector.
+    count : int
+        Sectors.
+    address : int
+        Physical address of the memory.
+
+    Returns
+    -------
+    int
+        0, or the code that the BIOS call (int 13h) answers with in AH.
+    """
     fd_revalidate(drive)
     if drive.bs is None or not bdrv_is_inserted(drive.bs):
         return TIMEOUT

@@ -138,7 +138,14 @@ def kvm_handle_io(port: int, data: memoryview, direction: int, size: int, count:
 
 
 def software_kvm() -> str:
-    """Name a KVM that does without the processor's help, which is much slower; empty for a real one."""
+    """Name a KVM that does without the processor's help, which is much slower; empty for a real one.
+
+    Returns
+    -------
+    str
+        "kvm-pvm", "a software KVM", or "": what the kernel modules in /sys/module and the flags in
+        /proc/cpuinfo tell.
+    """
     if os.path.isdir("/sys/module/kvm_pvm"):
         return "kvm-pvm"
     if any(os.path.isdir(f"/sys/module/{name}") for name in ("kvm_intel", "kvm_amd")):

@@ -26,7 +26,13 @@ from tracer import traced
 
 @traced(file="net.c")
 def parse_host_port(str: str) -> tuple[str, int] | None:
-    """Cut "host:port"; None when it is no such thing. Host 0 is any address, none at all the loopback."""
+    """Cut "host:port"; None when it is no such thing. Host 0 is any address, none at all the loopback.
+
+    Returns
+    -------
+    (str, int) or None
+        Dotted address and port; what C writes into its `struct sockaddr_in`.
+    """
     host, colon, port = str.partition(":")
     if not colon or not port.isascii() or not port.isdigit() or int(port) > 0xFFFF or "/" in host:
         return None
@@ -41,7 +47,13 @@ def parse_host_port(str: str) -> tuple[str, int] | None:
 
 
 def write_to_socket(s: FdMigrationState, buf: memoryview, size: int) -> int:
-    """Send; -1 with the reason kept. A destination that has refused is heard at once."""
+    """Send; -1 with the reason kept. A destination that has refused is heard at once.
+
+    Returns
+    -------
+    int
+        Bytes taken, or -1: then `s._errno` is the errno, and `s._why` the refusal if that was it.
+    """
     connection = socket_of(s.fd)
     refusal = verdict.refusal_so_far(connection)
     if refusal:
@@ -55,7 +67,13 @@ def write_to_socket(s: FdMigrationState, buf: memoryview, size: int) -> int:
 
 
 def write_to_descriptor(s: FdMigrationState, buf: memoryview, size: int) -> int:
-    """Write; -1 with the reason kept."""
+    """Write; -1 with the reason kept.
+
+    Returns
+    -------
+    int
+        Bytes taken, or -1: then `s._errno` is the errno.
+    """
     try:
         return os.write(s.fd, buf[:size])
     except OSError as error:
@@ -64,7 +82,13 @@ def write_to_descriptor(s: FdMigrationState, buf: memoryview, size: int) -> int:
 
 
 def close_connection(s: FdMigrationState) -> int:
-    """Hear the destination, if all was sent, and close."""
+    """Hear the destination, if all was sent, and close.
+
+    Returns
+    -------
+    int
+        0. A refusal goes into `s._why`.
+    """
     if s.fd == -1:
         return 0
     if s._all_sent and not s._why:
@@ -79,7 +103,13 @@ def close_connection(s: FdMigrationState) -> int:
 
 
 def connected(s: FdMigrationState) -> bool:
-    """Whether a connection that was begun stands."""
+    """Whether a connection that was begun stands.
+
+    Returns
+    -------
+    bool
+        False, with the reason in `s._why`, when the socket reports an error (SO_ERROR).
+    """
     code = socket_of(s.fd).getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     if code:
         s._why = os.strerror(code)
@@ -87,7 +117,15 @@ def connected(s: FdMigrationState) -> bool:
 
 
 def load_incoming(f: QEMUFile, after: Callable[[], None], runs: bool) -> bool:
-    """Load a machine and run it; False after a message."""
+    """Load a machine and run it; False after a message.
+
+    Parameters
+    ----------
+    after : callable
+        Called once the machine is loaded, before it runs.
+    runs : bool
+        Whether it is to run, if -S did not say otherwise.
+    """
     ret = qemu_loadvm_state(f)
     if ret < 0:
         print("load of migration failed", file=sys.stderr)
@@ -112,7 +150,15 @@ def accept_from_file(f: QEMUFile) -> None:
 
 
 def accept_incoming(listening: int, runs: bool) -> bool:
-    """Take a connection and load the machine that comes; whoever is refused is told."""
+    """Take a connection and load the machine that comes; whoever is refused is told.
+
+    Parameters
+    ----------
+    listening : int
+        The descriptor that listens; it is closed once a machine is loaded, and stays open else.
+    runs : bool
+        As for `load_incoming`.
+    """
     c = qemu_accept(listening)
     if c == -1:
         print("could not accept migration connection", file=sys.stderr)

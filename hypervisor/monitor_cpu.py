@@ -46,7 +46,13 @@ def cpu_state(env: CPUState) -> CpuState:
 
 
 def pc(cpu: CpuState) -> int:
-    """Linear address of the next instruction."""
+    """Linear address of the next instruction.
+
+    Returns
+    -------
+    int
+        In bytes, wider than 32 bits in long mode only; the `pc` of C's cpu state is the same sum.
+    """
     return cpu.eip + cpu.segs["cs"].base
 
 

@@ -132,6 +132,13 @@ def error_number(code: int) -> int:
 def counted(data: bytes, at: int) -> tuple[bytes, int]:
     """Take a counted string out of an option's data: the string, and where it ends.
 
+    Raises
+    ------
+    Malformed
+        When the data ends before the string does.
+
+    Examples
+    --------
     >>> counted(bytes([0, 0, 0, 2]) + b"abc", 0)
     (b'ab', 6)
     """

@@ -141,7 +141,13 @@ class Server:
 
 
 def listen_tcp(address: str, port: int) -> socket.socket:
-    """Listen on a TCP port; 0 has the kernel choose one."""
+    """Listen on a TCP port; 0 has the kernel choose one.
+
+    Raises
+    ------
+    HypervisorError
+        When that cannot be, with the reason.
+    """
     try:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         return socket.create_server((address, port), family=family)
@@ -153,7 +159,13 @@ def listen_tcp(address: str, port: int) -> socket.socket:
 
 
 def listen_unix(path: str) -> socket.socket:
-    """Listen on a unix socket that only its owner may use; one that nobody listens on is replaced."""
+    """Listen on a unix socket that only its owner may use; one that nobody listens on is replaced.
+
+    Raises
+    ------
+    HypervisorError
+        When that cannot be: a path that is too long, taken, or not to be written.
+    """
     listener = socket.socket(socket.AF_UNIX)
     try:
         private_bind(listener, path)

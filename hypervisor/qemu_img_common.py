@@ -190,7 +190,17 @@ def find_format(fmt: str | None, filename: str | None = None) -> BlockDriver | N
 def open_image(
     filename: str, fmt: str | None, flags: int = BRDV_O_FLAGS, read_only: bool = False
 ) -> BlockDriverState:
-    """Open an image on a BlockDriverState of its own, or exit."""
+    """Open an image on a BlockDriverState of its own, or exit.
+
+    Parameters
+    ----------
+    fmt : str or None
+        None: the format is guessed, with a warning in the modern wording where that is unsafe.
+    flags : int
+        BDRV_O_*.
+    read_only : bool
+        What C sets in the state beforehand, so that the file is opened to be read only.
+    """
     bs = bdrv_new("")
     drv = find_format(fmt, filename)
     if read_only:

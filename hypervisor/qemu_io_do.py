@@ -43,7 +43,13 @@ def now() -> int:
 
 @traced
 def do_read(buf: memoryview, offset: int, count: int) -> tuple[int, int]:
-    """Read whole sectors."""
+    """Read whole sectors.
+
+    Returns
+    -------
+    int, int
+        1 or -errno, and the bytes moved: `count`, or 0.
+    """
     with reaching(state.image, offset + count):
         ret = bdrv_read(state.image, offset >> 9, buf, count >> 9)
     return (ret, 0) if ret < 0 else (1, count)
@@ -51,7 +57,13 @@ def do_read(buf: memoryview, offset: int, count: int) -> tuple[int, int]:
 
 @traced
 def do_write(buf: memoryview, offset: int, count: int) -> tuple[int, int]:
-    """Write whole sectors."""
+    """Write whole sectors.
+
+    Returns
+    -------
+    int, int
+        1 or -errno, and the bytes moved: `count`, or 0.
+    """
     with reaching(state.image, offset + count):
         ret = bdrv_write(state.image, offset >> 9, buf, count >> 9)
     return (ret, 0) if ret < 0 else (1, count)
@@ -59,7 +71,13 @@ def do_write(buf: memoryview, offset: int, count: int) -> tuple[int, int]:
 
 @traced
 def do_pread(buf: memoryview, offset: int, count: int) -> tuple[int, int]:
-    """Read bytes."""
+    """Read bytes.
+
+    Returns
+    -------
+    int, int
+        1 or -errno, and the bytes moved or that -errno again.
+    """
     with reaching(state.image, offset + count):
         total = bdrv_pread(state.image, offset, buf, count)
     return (total if total < 0 else 1), total
@@ -67,7 +85,13 @@ def do_pread(buf: memoryview, offset: int, count: int) -> tuple[int, int]:
 
 @traced
 def do_pwrite(buf: memoryview, offset: int, count: int) -> tuple[int, int]:
-    """Write bytes."""
+    """Write bytes.
+
+    Returns
+    -------
+    int, int
+        1 or -errno, and the bytes moved or that -errno again.
+    """
     with reaching(state.image, offset + count):
         total = bdrv_pwrite(state.image, offset, buf, count)
     return (total if total < 0 else 1), total
@@ -75,14 +99,26 @@ def do_pwrite(buf: memoryview, offset: int, count: int) -> tuple[int, int]:
 
 @traced
 def do_load_vmstate(buf: memoryview, offset: int, count: int) -> tuple[int, int]:
-    """Read from the VM state."""
+    """Read from the VM state.
+
+    Returns
+    -------
+    int, int
+        1 or -errno, and the bytes moved or that -errno again.
+    """
     total = bdrv_load_vmstate(state.image, buf, offset, count)
     return (total if total < 0 else 1), total
 
 
 @traced
 def do_save_vmstate(buf: memoryview, offset: int, count: int) -> tuple[int, int]:
-    """Write to the VM state."""
+    """Write to the VM state.
+
+    Returns
+    -------
+    int, int
+        1 or -errno, and the bytes moved or that -errno again.
+    """
     total = bdrv_save_vmstate(state.image, buf, offset, count)
     return (total if total < 0 else 1), total
 
@@ -101,13 +137,25 @@ def aio_rw_done(opaque: _AsyncRet, ret: int) -> None:
 
 @traced
 def do_aio_readv(qiov: QEMUIOVector, offset: int) -> tuple[int, int]:
-    """Read into a vector and wait."""
+    """Read into a vector and wait.
+
+    Returns
+    -------
+    int, int
+        1 or -errno, and the bytes asked for.
+    """
     return _wait(bdrv_aio_readv, qiov, offset)
 
 
 @traced
 def do_aio_writev(qiov: QEMUIOVector, offset: int) -> tuple[int, int]:
-    """Write from a vector and wait."""
+    """Write from a vector and wait.
+
+    Returns
+    -------
+    int, int
+        1 or -errno, and the bytes asked for.
+    """
     return _wait(bdrv_aio_writev, qiov, offset)
 
 

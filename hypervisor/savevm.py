@@ -186,7 +186,19 @@ def register_savevm(
     load_state: LoadStateHandler,
     opaque: Any,
 ) -> int:
-    """Have a section saved by functions, at once."""
+    """Have a section saved by functions, at once.
+
+    Parameters
+    ----------
+    idstr : str
+        Name of the section, 255 letters at most.
+    instance_id : int
+        -1 for the next one that is free.
+    save_state : callable
+        `save_state(f, opaque)`.
+    load_state : callable
+        `load_state(f, opaque, version_id)`: 0 or -errno.
+    """
     return register_savevm_live(idstr, instance_id, version_id, None, None, save_state, load_state, opaque)
 
 

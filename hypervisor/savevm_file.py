@@ -89,7 +89,21 @@ def qemu_fopen_ops(
     set_rate_limit: Callable[[Any, int], int] | None,
     get_rate_limit: Callable[[Any], int] | None,
 ) -> QEMUFile:
-    """Make a stream out of functions."""
+    """Make a stream out of functions.
+
+    Parameters
+    ----------
+    opaque : object
+        Given to each function.
+    put_buffer : callable
+        `put_buffer(opaque, buf, pos, size)`: bytes taken or -errno; None for a stream that is read.
+    get_buffer : callable
+        `get_buffer(opaque, buf, pos, size)`: bytes read, 0 at the end, or -errno.
+    close : callable
+        `close(opaque)`: 0 or an error.
+    rate_limit : callable
+        Whether enough was sent for now; the two after it set and get the limit in bytes a second.
+    """
     f = QEMUFile(
         opaque=opaque,
         put_buffer=put_buffer,

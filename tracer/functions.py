@@ -78,7 +78,13 @@ def traced(function: Any = None, /, *, name: str | None = None, file: str | None
 
 
 def traced_as(function: F, name: str | None, file: str | None) -> F:
-    """Register `function` under a C name and file, and return it."""
+    """Register `function` under a C name and file, and return it.
+
+    Raises
+    ------
+    TracerError
+        For anything but a Python function, or when neither `file` nor the module names a C file.
+    """
     plain = getattr(function, "__func__", function)
     if not isinstance(plain, FunctionType):
         raise TracerError(f"@traced: {function!r} is no Python function; decorate a def")

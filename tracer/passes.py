@@ -138,7 +138,18 @@ def only(root: Node, globs: Sequence[str]) -> Node:
 
 
 def thread(root: Node, number: int) -> Node:
-    """Keep the calls of one thread."""
+    """Keep the calls of one thread.
+
+    Parameters
+    ----------
+    number : int
+        As `Call.thread` counts them.
+
+    Raises
+    ------
+    TracerError
+        When no call is of that thread.
+    """
     numbers = {node.call.thread for node, _ in walk(root) if node.call is not None}
     if number not in numbers:
         known = ", ".join(map(str, sorted(numbers))) or "none"
@@ -243,7 +254,19 @@ def select(
     number: int | None = None,
     depth: int | None = None,
 ) -> Node:
-    """Apply `thread`, `from_function`, `only` and `cut`, as far as they are asked for."""
+    """Apply `thread`, `from_function`, `only` and `cut`, as far as they are asked for.
+
+    Parameters
+    ----------
+    start : str
+        Keep what is below calls of this function.
+    globs : sequence of str
+        Keep functions or files that match one of these patterns.
+    number : int
+        Keep this thread.
+    depth : int
+        Levels kept, from 1.
+    """
     if number is not None:
         root = thread(root, number)
     if start is not None:

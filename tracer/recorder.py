@@ -62,7 +62,13 @@ class record:
         self._trace: Trace | None = None
 
     def start(self) -> Self:
-        """Begin to record."""
+        """Begin to record.
+
+        Raises
+        ------
+        TracerError
+            When a recording runs already, or the file cannot be written.
+        """
         if current() is not None:
             raise TracerError("a recording is already running in this process; stop it first")
         sink = None if self.path is None else Writer(self.path)

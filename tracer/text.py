@@ -61,7 +61,17 @@ def render_tree(
 def tree_lines(
     root: Node, *, fold_repeats: bool = True, args: bool = False, writes: Iterable[Write] = ()
 ) -> Iterator[str]:
-    """Yield the lines of a tree; what looks equal is folded."""
+    """Yield the lines of a tree; what looks equal is folded.
+
+    Parameters
+    ----------
+    fold_repeats : bool
+        Put equal neighbours into one line with their number.
+    args : bool
+        Show arguments and results; then only calls with the same ones are equal.
+    writes : iterable of Write
+        Changes of structures, shown below the call that made them.
+    """
     written: dict[Call | None, list[str]] = {}
     for write in writes:
         text = f"{write.object}.{escape(write.field)}: {show(write.old)} -> {show(write.new)}"

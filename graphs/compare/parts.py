@@ -48,7 +48,13 @@ class Selector:
 
     @classmethod
     def parse(cls, text: str) -> "Selector":
-        """Read `FUNCTION[>INNER][#NUMBER]`."""
+        """Read `FUNCTION[>INNER][#NUMBER]`.
+
+        Raises
+        ------
+        GraphsError
+            For any other text.
+        """
         match = re.fullmatch(r"(\w+)(?:>(\w+))?(?:#([1-9]\d*))?", text)
         if match is None:
             raise GraphsError(f"{text!r} selects no call: write FUNCTION, FUNCTION>INNER or FUNCTION>INNER#2")

@@ -27,7 +27,19 @@ _NOWHERE = Links()
 
 
 def of_tree(root: Node, title: str, source: Source | None = None, links: Links = _NOWHERE) -> Picture:
-    """Draw the calls of a tree (see `tracer.passes.select`), first calls explained in tooltips."""
+    """Draw the calls of a tree (see `tracer.passes.select`), first calls explained in tooltips.
+
+    Parameters
+    ----------
+    root : Node
+        Its children are drawn.
+    title : str
+        Shown above.
+    source : Source, optional
+        Says how each call is known and where it stands in C.
+    links : Links, optional
+        Where functions link to.
+    """
     return _picture(_tree_edges(root), title, source, links)
 
 

@@ -95,6 +95,7 @@ class Values:
         return found
 
     def operator(self, i: int) -> int:
+        """The number that libclang gives the binary operator at node `i` (`CXBinaryOperatorKind`)."""
         operator: int = self.lib.getCursorBinaryOperatorKind(self.tree.cursor[i])
         return operator
 
@@ -113,6 +114,7 @@ class Values:
         return i + 1
 
     def may_carry(self, i: int) -> bool:
+        """Whether the value of node `i` may be a function: one stands there, or a symbol carrying some."""
         if self.holds_function(i):
             return True
         symbol = self.symbol_at.get(self.strip(i))

@@ -29,7 +29,13 @@ def descriptor(hd: BlockDriverState) -> int:
 
 
 def peek(bs: BlockDriverState, sector_num: int, view: memoryview) -> None:
-    """Fill `view` with the guest's bytes from a sector on; zeros behind the end of the disk."""
+    """Fill `view` with the guest's bytes from a sector on; zeros behind the end of the disk.
+
+    Raises
+    ------
+    OSError
+        Errno EIO where there is no medium or the format cannot be read like this, or what the host says.
+    """
     while view:
         left = max(bs.total_sectors - sector_num, 0) * 512
         if not left:
@@ -51,7 +57,13 @@ def peek_backing(bs: BlockDriverState, sector_num: int, view: memoryview) -> Non
 
 
 def fetch(hd: BlockDriverState, offset: int, length: int) -> memoryview:
-    """`length` bytes at `offset`; zeros behind the end of the file."""
+    """`length` bytes at `offset`; zeros behind the end of the file.
+
+    Raises
+    ------
+    OSError
+        Errno EIO for an offset beyond 2**63, or what the host says.
+    """
     if offset >> 63:
         raise OSError(errno.EIO, f"a table is said to be at {offset:#x}")
     view = _aligned(length)

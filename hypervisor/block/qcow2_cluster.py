@@ -357,7 +357,18 @@ def remove_in_flight(s: BDRVQcowState, m: QCowL2Meta) -> None:
 
 
 def peek(bs: BlockDriverState, sector_num: int, view: memoryview) -> int:
-    """Read beneath the calls up to the end of a cluster, as `BlockDriver` says."""
+    """Read beneath the calls up to the end of a cluster, as `BlockDriver` says.
+
+    Returns
+    -------
+    int
+        Bytes of `view` that were filled, at least one sector.
+
+    Raises
+    ------
+    OSError
+        When a table or the data cannot be read.
+    """
     s, hd, offset = state(bs), file_of(state(bs)), sector_num << 9
     within = offset & (s.cluster_size - 1)
     view = view[: s.cluster_size - within]

@@ -281,7 +281,18 @@ def decompress_cluster(s: BDRVQcowState, cluster_offset: int) -> int:
 
 
 def peek(bs: BlockDriverState, sector_num: int, view: memoryview) -> int:
-    """Read beneath the calls up to the end of a cluster, as `BlockDriver` says."""
+    """Read beneath the calls up to the end of a cluster, as `BlockDriver` says.
+
+    Returns
+    -------
+    int
+        Bytes of `view` that were filled, at least one sector.
+
+    Raises
+    ------
+    OSError
+        When a table or the data cannot be read.
+    """
     s: BDRVQcowState = bs.opaque
     assert s.hd is not None and s.l1_table is not None
     offset = sector_num << 9

@@ -58,11 +58,13 @@ def pci_host_config_readl_ioport(opaque: PCIHostState, addr: int) -> int:
 
 
 def host_write(opaque: PCIHostState, addr: int, val: int, len: int) -> None:
+    """Write a port of the data window: configuration space at the address last chosen, if that is enabled."""
     if opaque.config_reg & 1 << 31 and opaque.bus is not None:
         pci_data_write(opaque.bus, opaque.config_reg | (addr & 3), val, len)
 
 
 def host_read(opaque: PCIHostState, addr: int, len: int) -> int:
+    """Read a port of the data window; all ones where the address chosen is not enabled."""
     if not opaque.config_reg & 1 << 31 or opaque.bus is None:
         return (1 << 8 * len) - 1
     return pci_data_read(opaque.bus, opaque.config_reg | (addr & 3), len)

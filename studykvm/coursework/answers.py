@@ -33,6 +33,13 @@ class BadAnswer(Exception):
 def limited(answer: Any) -> list[Any]:
     """Take the items of an answer, which may be endless.
 
+    Raises
+    ------
+    BadAnswer
+        When there are more than `MOST`.
+
+    Examples
+    --------
     >>> limited(x for x in "ab")
     ['a', 'b']
     """
@@ -54,6 +61,13 @@ def _text(answer: str) -> str:
 def function(item: Any) -> Name:
     """Read one function: ``name``, ``name()``, ``file:name``, ``name (file)`` or (file, name).
 
+    Raises
+    ------
+    BadAnswer
+        For anything else.
+
+    Examples
+    --------
     >>> function("block/qcow.c:qcow_open()"), function(("block.c", "bdrv_open"))
     (Name(file='block/qcow.c', name='qcow_open'), Name(file='block.c', name='bdrv_open'))
     """
@@ -114,6 +128,13 @@ def _from_text(text: str) -> list[Name]:
 def edges(answer: Any) -> list[tuple[Name, Name]]:
     """Read calls: pairs (caller, callee), a dict caller -> callees, chains in text, or a networkx graph.
 
+    Raises
+    ------
+    BadAnswer
+        For anything else, and for more than `MOST`.
+
+    Examples
+    --------
     >>> [(str(a), str(b)) for a, b in edges("a -> b -> c")]
     [('a', 'b'), ('b', 'c')]
     >>> [(str(a), str(b)) for a, b in edges({"a": ["b", "c"]})]
@@ -179,6 +200,13 @@ _SAID = (
 def values(answer: Any, keys: list[str], words: Iterable[str] = ()) -> dict[str, Any]:
     """Read named values; a bare one is meant for the only key. `words` may stand for keys in a sentence.
 
+    Raises
+    ------
+    BadAnswer
+        When the answer does not say which value is which.
+
+    Examples
+    --------
     >>> values("qcow_open returns 0 for success and -1 for failure", ["success", "missing"], ["failure"])
     {'success': '0', 'failure': '-1'}
     >>> values(12, ["times"])

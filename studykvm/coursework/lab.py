@@ -147,7 +147,13 @@ def show(name: str) -> None:
 
 
 def picture(command: str, name: str) -> None:
-    """Draw by a command of studykvm that takes ``-o``, and show it."""
+    """Draw by a command of studykvm that takes ``-o``, and show it.
+
+    Raises
+    ------
+    StudyError
+        When nothing was drawn, with what the command said.
+    """
     said = run(f"{command} -o {shlex.quote(name)}")
     if not Path(name).exists():
         raise StudyError(f"nothing was drawn: {said.strip()}")

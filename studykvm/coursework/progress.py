@@ -34,7 +34,13 @@ class Progress:
 
     @classmethod
     def open(cls, folder: str | Path = ".", create: bool = False) -> Progress:
-        """Read the progress of a folder."""
+        """Read the progress of a folder.
+
+        Raises
+        ------
+        StudyError
+            When the file is there and is not ours, or cannot be read.
+        """
         path = Path(folder) / FILE
         new = cls(path, create)
         try:

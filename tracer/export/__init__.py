@@ -20,6 +20,13 @@ FORMATS = ("text", "calls", "chrome", "folded", "speedscope", "dot", "mermaid", 
 def exporter(name: str) -> Exporter:
     """Return the exporter of that name.
 
+    Raises
+    ------
+    TracerError
+        For a name that is none of `FORMATS`.
+
+    Examples
+    --------
     >>> exporter("chrome").suffix
     '.json'
     """
