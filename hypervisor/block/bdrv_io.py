@@ -209,17 +209,26 @@ def bdrv_pwrite(bs: BlockDriverState, offset: int, buf: ReadBuffer, count1: int)
     return count1
 
 
+def _cannot(bs: BlockDriverState, name: str) -> int:
+    """-ENOMEDIUM without a medium, -ENOTSUP where its driver lacks a function; 0 where it has it."""
+    if bs.drv is None:
+        return -errno.ENOMEDIUM
+    return -errno.ENOTSUP if getattr(bs.drv, name) is None else 0
+
+
+def _by_driver(bs: BlockDriverState, name: str, *args: object) -> int:
+    """Have the driver do it, or say that it cannot."""
+    return _cannot(bs, name) or getattr(bs.drv, name)(bs, *args)
+
+
 @traced
 def bdrv_truncate(bs: BlockDriverState, offset: int) -> int:
     """Cut or extend the medium to `offset` bytes."""
-    drv = bs.drv
-    if drv is None:
-        return -errno.ENOMEDIUM
-    if drv.bdrv_truncate is None:
-        return -errno.ENOTSUP
+    if wrong := _cannot(bs, "bdrv_truncate"):
+        return wrong
     if bs.read_only:
         return -errno.EACCES
-    return drv.bdrv_truncate(bs, offset)
+    return _by_driver(bs, "bdrv_truncate", offset)
 
 
 @traced
@@ -304,94 +313,61 @@ def bdrv_write_compressed(
     bs: BlockDriverState, sector_num: int, buf: ReadBuffer | None, nb_sectors: int
 ) -> int:
     """Write a cluster compressed; with `nb_sectors` 0, finish a compressed image."""
-    drv = bs.drv
-    if drv is None:
-        return -errno.ENOMEDIUM
-    if drv.bdrv_write_compressed is None:
-        return -errno.ENOTSUP
+    if wrong := _cannot(bs, "bdrv_write_compressed"):
+        return wrong
     if bdrv_check_request(bs, sector_num, nb_sectors):
         return -errno.EIO
     if bs.dirty_bitmap is not None:
         set_dirty_bitmap(bs, sector_num, nb_sectors, 1)
-    return drv.bdrv_write_compressed(bs, sector_num, buf, nb_sectors)
+    return _by_driver(bs, "bdrv_write_compressed", sector_num, buf, nb_sectors)
 
 
 @traced
 def bdrv_get_info(bs: BlockDriverState, bdi: BlockDriverInfo) -> int:
     """Fill `bdi` with the cluster size and where a VM state would go."""
-    drv = bs.drv
-    if drv is None:
-        return -errno.ENOMEDIUM
-    if drv.bdrv_get_info is None:
-        return -errno.ENOTSUP
+    if wrong := _cannot(bs, "bdrv_get_info"):
+        return wrong
     bdi.cluster_size = bdi.vm_state_offset = 0
-    return drv.bdrv_get_info(bs, bdi)
+    return _by_driver(bs, "bdrv_get_info", bdi)
 
 
 @traced
 def bdrv_save_vmstate(bs: BlockDriverState, buf: ReadBuffer, pos: int, size: int) -> int:
     """Write `size` bytes of a VM state at `pos` within it; the count or -errno."""
-    drv = bs.drv
-    if drv is None:
-        return -errno.ENOMEDIUM
-    if drv.bdrv_save_vmstate is None:
-        return -errno.ENOTSUP
-    return drv.bdrv_save_vmstate(bs, buf, pos, size)
+    return _by_driver(bs, "bdrv_save_vmstate", buf, pos, size)
 
 
 @traced
 def bdrv_load_vmstate(bs: BlockDriverState, buf: WriteBuffer, pos: int, size: int) -> int:
     """Read `size` bytes of a VM state at `pos` within it; the count or -errno."""
-    drv = bs.drv
-    if drv is None:
-        return -errno.ENOMEDIUM
-    if drv.bdrv_load_vmstate is None:
-        return -errno.ENOTSUP
-    return drv.bdrv_load_vmstate(bs, buf, pos, size)
+    return _by_driver(bs, "bdrv_load_vmstate", buf, pos, size)
 
 
 @traced
 def bdrv_snapshot_create(bs: BlockDriverState, sn_info: QEMUSnapshotInfo) -> int:
     """Take an internal snapshot."""
-    drv = bs.drv
-    if drv is None:
-        return -errno.ENOMEDIUM
-    if drv.bdrv_snapshot_create is None:
-        return -errno.ENOTSUP
-    return drv.bdrv_snapshot_create(bs, sn_info)
+    return _by_driver(bs, "bdrv_snapshot_create", sn_info)
 
 
 @traced
 def bdrv_snapshot_goto(bs: BlockDriverState, snapshot_id: str) -> int:
     """Return the image to a snapshot, named by id or by name."""
-    drv = bs.drv
-    if drv is None:
-        return -errno.ENOMEDIUM
-    if drv.bdrv_snapshot_goto is None:
-        return -errno.ENOTSUP
-    return drv.bdrv_snapshot_goto(bs, snapshot_id)
+    return _by_driver(bs, "bdrv_snapshot_goto", snapshot_id)
 
 
 @traced
 def bdrv_snapshot_delete(bs: BlockDriverState, snapshot_id: str) -> int:
     """Delete a snapshot, named by id or by name."""
-    drv = bs.drv
-    if drv is None:
-        return -errno.ENOMEDIUM
-    if drv.bdrv_snapshot_delete is None:
-        return -errno.ENOTSUP
-    return drv.bdrv_snapshot_delete(bs, snapshot_id)
+    return _by_driver(bs, "bdrv_snapshot_delete", snapshot_id)
 
 
 @traced
 def bdrv_snapshot_list(bs: BlockDriverState) -> tuple[int, list[QEMUSnapshotInfo]]:
     """The number of snapshots or -errno, and the snapshots."""
-    drv = bs.drv
-    if drv is None:
-        return -errno.ENOMEDIUM, []
-    if drv.bdrv_snapshot_list is None:
-        return -errno.ENOTSUP, []
-    return drv.bdrv_snapshot_list(bs)
+    if wrong := _cannot(bs, "bdrv_snapshot_list"):
+        return wrong, []
+    assert bs.drv is not None and bs.drv.bdrv_snapshot_list is not None
+    return bs.drv.bdrv_snapshot_list(bs)
 
 
 @traced
