@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from hypervisor import icount, kvm_all
 from hypervisor import vl_drive as drive
@@ -225,10 +225,10 @@ def _writeconfig(line: CommandLine, value: str) -> None:
         line.refuse(f"open {value}: {error.strerror}")
 
 
-def _set(**values: Any) -> Callable[[CommandLine, str], None]:
+def _set(where: object = state, **values: int) -> Callable[[CommandLine, str], None]:
     def obey(line: CommandLine, value: str) -> None:
         for name, number in values.items():
-            setattr(state, name, number)
+            setattr(where, name, number)
 
     return obey
 
@@ -238,14 +238,6 @@ def _icount(line: CommandLine, value: str) -> None:
     if not 0 <= shift <= _MAX_ICOUNT_SHIFT:
         raise HypervisorError(f"-icount {value}: an instruction takes 2^0 to 2^{_MAX_ICOUNT_SHIFT} ns")
     icount.start(shift)
-
-
-def _set_kvm(**values: int) -> Callable[[CommandLine, str], None]:
-    def obey(line: CommandLine, value: str) -> None:
-        for name, number in values.items():
-            setattr(kvm_all, name, number)
-
-    return obey
 
 
 def _nodefaults(line: CommandLine, value: str) -> None:
@@ -330,10 +322,10 @@ _OBEY: dict[str, Callable[[CommandLine, str], None]] = {
     "smp": _smp,
     "nodefaults": _nodefaults,
     "icount": _icount,
-    "enable-kvm": _set_kvm(kvm_allowed=1),
-    "no-kvm": _set_kvm(kvm_allowed=0),
-    "no-kvm-irqchip": _set_kvm(kvm_irqchip=0, kvm_pit=0),
-    "no-kvm-pit": _set_kvm(kvm_pit=0),
+    "enable-kvm": _set(kvm_all, kvm_allowed=1),
+    "no-kvm": _set(kvm_all, kvm_allowed=0),
+    "no-kvm-irqchip": _set(kvm_all, kvm_irqchip=0, kvm_pit=0),
+    "no-kvm-pit": _set(kvm_all, kvm_pit=0),
     "readconfig": _readconfig,
     "writeconfig": _writeconfig,
 }
