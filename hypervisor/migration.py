@@ -15,8 +15,8 @@ started with the same options and -incoming, loads the stream and runs.
 - `do_migrate`, `do_migrate_cancel`, `do_migrate_set_speed`, `do_migrate_set_downtime`, `do_info_migrate`.
 - `migrate_fd_*`: what tcp, unix, exec and fd have in common.
 
-In 0.12.4 nobody tells the source how the destination fared. Here a destination of our own answers on the
-connection (`hypervisor.migration_verdict`): a source that hears it was refused lets its machine go on.
+In 0.12.4 nobody tells the source how the destination fared. Two machines of our own agree on a socket
+(`hypervisor.migration_verdict`): a source that hears it was refused lets its machine go on.
 """
 
 from __future__ import annotations
@@ -111,6 +111,7 @@ class FdMigrationState(Struct):
     _to: str = ""
     _why: str = ""
     _all_sent: bool = False
+    _checksum: int = 0
 
     @property
     def stream(self) -> QEMUFile:

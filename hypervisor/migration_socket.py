@@ -13,11 +13,12 @@ import os
 import socket
 import sys
 from collections.abc import Callable
+from zlib import crc32
 
 from hypervisor import migration_verdict as verdict
 from hypervisor.migration import FdMigrationState
 from hypervisor.qemu_sockets import closesocket, qemu_accept, socket_of
-from hypervisor.savevm import last_complaint, qemu_announce_self, qemu_loadvm_state
+from hypervisor.savevm import distrust, half_loaded, last_complaint, qemu_announce_self, qemu_loadvm_state
 from hypervisor.savevm_file import QEMUFile, qemu_fclose, qemu_fopen_socket, qemu_stdio_fd
 from hypervisor.vl_loop import qemu_set_fd_handler2, vm_start
 from hypervisor.vl_state import state
@@ -60,10 +61,12 @@ def write_to_socket(s: FdMigrationState, buf: memoryview, size: int) -> int:
         s._why, s._errno = f"the destination refused: {refusal}", errno.ECONNRESET
         return -1
     try:
-        return connection.send(buf[:size])
+        done = connection.send(buf[:size])
     except OSError as error:
         s._errno = error.errno or errno.EIO
         return -1
+    s._checksum = crc32(buf[:done], s._checksum)
+    return done
 
 
 def write_to_descriptor(s: FdMigrationState, buf: memoryview, size: int) -> int:
@@ -82,19 +85,18 @@ def write_to_descriptor(s: FdMigrationState, buf: memoryview, size: int) -> int:
 
 
 def close_connection(s: FdMigrationState) -> int:
-    """Hear the destination, if all was sent, and close.
+    """Agree with the destination, if all was sent, and close.
 
     Returns
     -------
     int
-        0. A refusal goes into `s._why`.
+        0. Why the machine does not run there goes into `s._why`.
     """
     if s.fd == -1:
         return 0
     if s._all_sent and not s._why:
-        refusal, remark = verdict.await_answer(socket_of(s.fd))
-        if refusal:
-            s._why = f"the destination refused: {refusal}"
+        socket_of(s.fd).setblocking(True)
+        s._why, remark = verdict.hand_over(socket_of(s.fd), s._checksum)
         if remark:
             print(f"studykvm: migration: {remark}", file=sys.stderr)
     closesocket(s.fd)
@@ -116,7 +118,9 @@ def connected(s: FdMigrationState) -> bool:
     return code == 0
 
 
-def load_incoming(f: QEMUFile, after: Callable[[], None], runs: bool) -> bool:
+def load_incoming(
+    f: QEMUFile, after: Callable[[], None], runs: bool, agreed: Callable[[], bool] = lambda: True
+) -> bool:
     """Load a machine and run it; False after a message.
 
     Parameters
@@ -125,10 +129,15 @@ def load_incoming(f: QEMUFile, after: Callable[[], None], runs: bool) -> bool:
         Called once the machine is loaded, before it runs.
     runs : bool
         Whether it is to run, if -S did not say otherwise.
+    agreed : callable
+        Called once the machine is loaded: whether it is to run. It may find that what was loaded is no good.
     """
     ret = qemu_loadvm_state(f)
     if ret < 0:
         print("load of migration failed", file=sys.stderr)
+        return False
+    runs = agreed() and runs
+    if half_loaded():
         return False
     qemu_announce_self()
     after()
@@ -169,8 +178,17 @@ def accept_incoming(listening: int, runs: bool) -> bool:
         qemu_set_fd_handler2(listening, None, None, None, None)
         closesocket(listening)
 
-    loaded = load_incoming(f, stop_listening, runs)
+    def agreed() -> bool:
+        good, remark = verdict.take_over(socket_of(c), f.opaque._checksum)
+        if not good:
+            distrust("studykvm: what came is not what was sent: it was changed on its way")
+        if remark:
+            print(f"studykvm: migration: {remark}", file=sys.stderr)
+        return good and not remark
+
+    loaded = load_incoming(f, stop_listening, runs, agreed)
     qemu_fclose(f)
-    verdict.answer(socket_of(c), "" if loaded else last_complaint())
+    if not loaded:
+        verdict.refuse(socket_of(c), last_complaint())
     closesocket(c)
     return loaded

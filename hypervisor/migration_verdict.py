@@ -1,13 +1,21 @@
-"""What the destination of a migration answers, and how long the source waits for it; ours, not 0.12.4's.
+"""What two machines of ours say to each other behind the stream of a migration; not 0.12.4's.
 
 The real stream goes one way: a source whose last bytes went into the kernel's buffers calls the migration
-completed and stands, even if the destination refused them. Over a socket, a destination of ours answers with
-one line:
+completed and stands, even if the destination refused them, and nobody sees bytes that were changed. Over a
+socket, ours agree first which of the two machines runs:
 
-    ok                     the machine is loaded
-    refused: REASON        it is not, and the source may go on
+    source                           destination
+    the stream              ->
+                            <-       loaded CRC32      all is here, and this is the sum of its bytes
+    go, or changed          ->                         from here on the machine runs there, or never there
+                            <-       refused: REASON   at any time; the machine goes on at the source
 
-A real QEMU on either side is no trouble: as a source it never reads, as a destination it just closes.
+Wherever the connection breaks, at most one of them runs. A real QEMU on either side is no trouble: as a
+source it closes behind the stream, and what came is run; as a destination it closes without a word, which
+counts as loaded.
+
+- `refusal_so_far`, `hand_over`: the source's part.
+- `take_over`, `refuse`: the destination's.
 """
 
 from __future__ import annotations
@@ -18,58 +26,101 @@ import socket
 import time
 
 WAIT = 10.0
-"""Seconds that the source waits after its last byte."""
+"""Seconds that one waits for a word of the other."""
 _DRAIN = 2.0
+_LOADED, _GO, _CHANGED, _REFUSED = b"loaded ", b"go", b"changed", b"refused: "
+_LONGEST = 4096
 
 
-def answer(connection: socket.socket, refusal: str) -> None:
-    """Tell the source, then let it finish: closing with bytes unread would destroy the answer on its way."""
+def _say(connection: socket.socket, words: bytes) -> None:
     with contextlib.suppress(OSError):
-        connection.sendall(f"refused: {refusal}\n".encode() if refusal else b"ok\n")
-        connection.shutdown(socket.SHUT_WR)
-        if not refusal:
-            return
-        deadline = time.monotonic() + _DRAIN
-        while time.monotonic() < deadline:
-            if select.select([connection], [], [], 0.1)[0] and not connection.recv(65536):
-                return
+        connection.sendall(words + b"\n")
+
+
+def _hear(connection: socket.socket) -> bytes | None:
+    """A line; what came of one before the connection ended; None when nothing comes for long.
+
+    Raises
+    ------
+    OSError
+        The connection broke.
+    """
+    said, deadline = b"", time.monotonic() + WAIT
+    while b"\n" not in said and len(said) < _LONGEST:
+        if not select.select([connection], [], [], max(deadline - time.monotonic(), 0))[0]:
+            return None
+        more = connection.recv(_LONGEST)
+        if not more:
+            break
+        said += more
+    return said.partition(b"\n")[0]
+
+
+def _refusal(line: bytes) -> str:
+    return line.removeprefix(_REFUSED).decode("utf-8", "replace") if line.startswith(_REFUSED) else ""
 
 
 def refusal_so_far(connection: socket.socket) -> str:
     """What the destination has already said against it, while the source is still sending."""
     with contextlib.suppress(OSError):
         if select.select([connection], [], [], 0)[0]:
-            return _refusal(connection.recv(4096, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+            said = connection.recv(_LONGEST, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            return _refusal(said.partition(b"\n")[0])
     return ""
 
 
-def await_answer(connection: socket.socket) -> tuple[str, str]:
-    """Wait for the answer to all that was sent.
+def hand_over(connection: socket.socket, checksum: int) -> tuple[str, str]:
+    """Have the machine run at the destination, to which all was sent.
 
     Returns
     -------
     str, str
-        Why the machine was refused; empty if it was not. What the user should know besides.
+        Why it does not; empty if it does. What the user should know besides.
     """
-    said = b""
-    deadline = time.monotonic() + WAIT
     try:
-        connection.shutdown(socket.SHUT_WR)
-        while (left := deadline - time.monotonic()) > 0:
-            if not select.select([connection], [], [], left)[0]:
-                continue
-            more = connection.recv(4096)
-            said += more
-            if not more or b"\n" in said:
-                return _refusal(said), ""
+        line = _hear(connection)
     except OSError as error:
         return f"the destination ended before it had loaded all ({error.strerror})", ""
-    return (
-        "",
-        f"the destination has not answered in {WAIT:.0f} seconds: see whether it runs there",
-    )
+    if line is None:
+        return "", f"the destination has not answered in {WAIT:.0f} seconds: see whether it runs there"
+    if line == _LOADED + b"%08x" % checksum:
+        _say(connection, _GO)
+        return "", ""
+    if line.startswith(_LOADED):
+        _say(connection, _CHANGED)
+        return "what came there is not what was sent: it was changed on its way", ""
+    refusal = _refusal(line)
+    return f"the destination refused: {refusal}" if refusal else "", ""
 
 
-def _refusal(said: bytes) -> str:
-    text = said.decode("utf-8", "replace").strip()
-    return text.removeprefix("refused:").strip() if text.startswith("refused:") else ""
+def take_over(connection: socket.socket, checksum: int) -> tuple[bool, str]:
+    """Agree with the source that the machine, which is loaded, runs here.
+
+    Returns
+    -------
+    bool, str
+        Whether it is good; and why it should not run unasked though it is.
+    """
+    try:
+        if select.select([connection], [], [], 0)[0] and not connection.recv(1, socket.MSG_PEEK):
+            return True, ""
+        _say(connection, _LOADED + b"%08x" % checksum)
+        line = _hear(connection)
+    except OSError:
+        line = None
+    if line == _GO:
+        return True, ""
+    if line == _CHANGED:
+        return False, ""
+    return True, "the source went before both had agreed: `cont` if the machine does not run there"
+
+
+def refuse(connection: socket.socket, reason: str) -> None:
+    """Tell the source, then let it finish: closing with bytes unread would destroy the answer on its way."""
+    _say(connection, _REFUSED + reason.replace("\n", " ").encode())
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_WR)
+        deadline = time.monotonic() + _DRAIN
+        while time.monotonic() < deadline:
+            if select.select([connection], [], [], 0.1)[0] and not connection.recv(65536):
+                return

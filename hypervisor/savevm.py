@@ -127,6 +127,14 @@ def half_loaded() -> str:
     return _half_loaded
 
 
+def distrust(why: str) -> None:
+    """The machine that was loaded is no good: it must not run."""
+    global _half_loaded
+    complain(why)
+    print("load of migration failed", file=sys.stderr)
+    _half_loaded = "what was loaded into this machine is not what was sent"
+
+
 def forget_half_loaded() -> None:
     """The machine was reset: what was there in part is gone."""
     global _half_loaded

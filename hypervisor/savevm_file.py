@@ -22,6 +22,7 @@ import sys
 import time
 from collections.abc import Callable
 from typing import Any
+from zlib import crc32
 
 from hypervisor.block import bdrv_load_vmstate, bdrv_save_vmstate
 from hypervisor.block_int import BlockDriverState
@@ -77,6 +78,7 @@ class QEMUFileSocket(Struct):
 
     fd: int = -1
     file: QEMUFile | None = None
+    _checksum: int = 0
 
 
 @traced
@@ -349,9 +351,11 @@ def socket_get_buffer(opaque: QEMUFileSocket, buf: memoryview, pos: int, size: i
     if not _wait_for_bytes(opaque.fd):
         return -errno.ETIMEDOUT
     try:
-        return os.readv(opaque.fd, [buf[:size]])
+        done = os.readv(opaque.fd, [buf[:size]])
     except OSError as error:
         return -(error.errno or errno.EIO)
+    opaque._checksum = crc32(buf[:done], opaque._checksum)
+    return done
 
 
 @traced
