@@ -32,7 +32,9 @@ from hypervisor.vl_state import DT_NOGRAPHIC, state
 from hypervisor.vl_timers import _guest_seconds
 from hypervisor.vmstate.bios import register_bios
 
-TRAP, RESUME, POST = 0xB0, 0xB2, 0xB4
+TRAP, RESUME, POST = 0xB0, 0xB1, 0xB4
+PM_BASE = 0xB000
+_IDE, _OTHER_BRIDGE = 0x0101, 0x0680
 _STUBS, _WAIT, _IRET, _ENTRY = 0xE000, 0xFF00, 0xFF10, 0xFFF0
 _STUB = 8
 _TICKS_PER_SECOND = 1193182 / 65536
@@ -170,20 +172,26 @@ class Bios:
         cpu_outb(0xA1, 0xFF & ~(1 << 6 | 1 << 7))
         cpu_outb(COM1 + 1, 0x01)
         bios_keyboard.set_up()
-        self._set_up_ide()
+        self._set_up_pci()
         self.disks, self.cdrom = disk.find_disks()
         ram()[0x475] = len(self.disks)
 
-    def _set_up_ide(self) -> None:
-        """Give the IDE controller its bus-master ports."""
+    def _set_up_pci(self) -> None:
+        """Give the IDE controller its bus-master ports, and the power management its own."""
         for devfn in range(256):
             config = 0x80000000 | devfn << 8
             cpu_outl(0xCF8, config | 0x08)
-            if cpu_inl(0xCFC) >> 16 == 0x0101:
+            kind = cpu_inl(0xCFC) >> 16
+            if kind == _IDE:
                 cpu_outl(0xCF8, config | 0x20)
                 cpu_outl(0xCFC, disk.BMDMA_BASE)
                 cpu_outl(0xCF8, config | 0x04)
                 cpu_outb(0xCFC, 0x05)
+            elif kind == _OTHER_BRIDGE:
+                cpu_outl(0xCF8, config | 0x40)
+                cpu_outl(0xCFC, PM_BASE | 1)
+                cpu_outl(0xCF8, config | 0x80)
+                cpu_outb(0xCFC, 0x01)
 
     def equipment(self) -> int:
         """The equipment word: floppies, coprocessor, 80 columns, one serial port."""

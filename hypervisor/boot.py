@@ -27,7 +27,7 @@ class BootResult:
     status : int
         What the program's exit status would be.
     reason : str
-        "guest" (it switched the machine off), "quit" (the monitor), "signal", "powerdown", "timeout",
+        "guest" (it switched the machine off), "quit" (the monitor), "signal", "timeout",
         "stuck" (nothing to boot, or a full disk, and no monitor), or "options" when the machine never ran.
     screen : str
         The text screen, as it was at the end.

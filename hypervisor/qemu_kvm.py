@@ -450,6 +450,7 @@ def sigfd_handler(opaque: int) -> None:
 @traced
 def kvm_main_loop() -> int:
     """Serve the machine until its end is asked for; the guest runs on its own thread."""
+    from hypervisor.hw.irq import qemu_irq_raise
     from hypervisor.vl_loop import (
         main_loop_wait,
         qemu_powerdown_requested,
@@ -478,9 +479,7 @@ def kvm_main_loop() -> int:
             vm_stop(0)
             state.no_shutdown = 0
         elif qemu_powerdown_requested():
-            # The guest would hear of it by ACPI, which the model has not: end at once.
-            state.exit_reason = "powerdown"
-            break
+            qemu_irq_raise(state.qemu_system_powerdown)
         elif qemu_reset_requested():
             qemu_kvm_system_reset()
     pause_all_threads()

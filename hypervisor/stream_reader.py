@@ -78,9 +78,9 @@ class Section:
 
 def descriptions() -> dict[str, VMStateDescription]:
     """The descriptions of all sections that are written at once, by name."""
-    from hypervisor.vmstate import absent, bios, cpu, ide, pc, pci
+    from hypervisor.vmstate import absent, acpi, bios, cpu, ide, pc, pci
 
-    modules = (absent, bios, cpu, ide, pc, pci)
+    modules = (absent, acpi, bios, cpu, ide, pc, pci)
     found = {
         value.name: value
         for module in modules

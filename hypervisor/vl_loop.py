@@ -454,6 +454,7 @@ def _unlink_deleted() -> None:
 @traced
 def main_loop() -> None:
     """Run the machine until its end is asked for."""
+    from hypervisor.hw.irq import qemu_irq_raise
     from hypervisor.monitor_qmp import (
         QEVENT_POWERDOWN,
         QEVENT_RESET,
@@ -484,6 +485,4 @@ def main_loop() -> None:
             qemu_system_reset()
         if qemu_powerdown_requested():
             monitor_protocol_event(QEVENT_POWERDOWN, None)
-            # The guest would hear of it by ACPI, which the model has not: end at once.
-            state.exit_reason = "powerdown"
-            break
+            qemu_irq_raise(state.qemu_system_powerdown)

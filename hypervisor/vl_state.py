@@ -14,6 +14,7 @@ from hypervisor.program import on_reset
 
 if TYPE_CHECKING:
     from hypervisor.cpu_exec import CPUState
+    from hypervisor.hw.irq import IRQState
     from hypervisor.qemu_char import CharDriverState
 
 MAX_SERIAL_PORTS = 4
@@ -59,6 +60,7 @@ class VlState:
     cur_cpu: CPUState | None = None
     cpu_single_env: CPUState | None = None
     current_machine: Any = None
+    qemu_system_powerdown: IRQState | None = None
     exit_reason: str = ""
 
 

@@ -49,7 +49,6 @@ KINDS: dict[tuple[str, str], list[_Kind]] = {
     ("hw/scsi-disk.c", "scsi_disk_register_devices"): [
         _Kind("scsi-disk", "SCSI", desc="virtual scsi disk or cdrom")
     ],
-    ("hw/smbus_eeprom.c", "smbus_eeprom_register_devices"): [_Kind("smbus-eeprom", "I2C")],
     ("hw/testdev.c", "testdev_register_devices"): [_Kind("testdev", "ISA")],
     ("hw/ne2000-isa.c", "ne2000_isa_register_devices"): [_Kind("ne2k_isa", "ISA")],
     ("hw/wdt_ib700.c", "wdt_ib700_register_devices"): [_Kind("ib700", "ISA")],
@@ -71,7 +70,7 @@ KINDS: dict[tuple[str, str], list[_Kind]] = {
 }
 
 _BUSES = {"PCI": pci_bus_info, "ISA": isa_bus_info, "System": system_bus_info}
-_BUSES |= {name: BusInfo(name=name) for name in ("USB", "SCSI", "I2C")}
+_BUSES |= {name: BusInfo(name=name) for name in ("USB", "SCSI")}
 
 
 def _register(kinds: list[_Kind]) -> None:

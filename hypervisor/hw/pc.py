@@ -2,7 +2,7 @@
 
 `pc_init1` makes the machine, in the order of the real one: processor, memory and BIOS, what the firmware is
 told, interrupt controllers, chip set, screen, clock, timer, serial ports, IDE, keyboard, floppies, CMOS. It
-leaves out APIC, HPET, USB, network and ACPI; where a recording shows their calls, a comparison looks at the
+leaves out APIC, HPET, USB and network; where a recording shows their calls, a comparison looks at the
 functions that both know.
 """
 
@@ -20,6 +20,8 @@ from hypervisor.exec import IO_MEM_ROM, cpu_register_physical_memory, qemu_ram_a
 from hypervisor.hw import fw_cfg as fw
 from hypervisor.hw import loader
 from hypervisor.hw import not_modelled as not_modelled
+from hypervisor.hw.acpi import piix4_pm_init
+from hypervisor.hw.acpi_hotplug import piix4_acpi_system_hot_add_init
 from hypervisor.hw.fdc import (
     FDRIVE_DRV_120,
     FDRIVE_DRV_144,
@@ -36,9 +38,11 @@ from hypervisor.hw.ide.piix import pci_piix3_ide_init
 from hypervisor.hw.irq import IRQState, qemu_allocate_irqs, qemu_irq_lower, qemu_set_irq
 from hypervisor.hw.isa_bus import isa_bus_irqs, isa_create_simple, isa_reserve_irq
 from hypervisor.hw.mc146818rtc import RTCState, rtc_init, rtc_set_memory
+from hypervisor.hw.pci import PCIBus
 from hypervisor.hw.pcspk import pcspk_init
 from hypervisor.hw.piix_pci import i440fx_init
-from hypervisor.hw.qdev_properties import GlobalProperty
+from hypervisor.hw.qdev import qdev_create, qdev_init_nofail
+from hypervisor.hw.qdev_properties import GlobalProperty, qdev_prop_set_ptr, qdev_prop_set_uint8
 from hypervisor.hw.serial import serial_isa_init
 from hypervisor.hw.vga_isa import isa_vga_init
 from hypervisor.ioport import register_ioport_read, register_ioport_write
@@ -339,6 +343,25 @@ def pc_new_cpu(cpu_model: str) -> CPUState:
     return env
 
 
+def _power_management(pci_bus: PCIBus, devfn: int, cpu_model: str) -> None:
+    """Make the power management, and on its SMBus the empty memories of eight memory modules."""
+    bus = piix4_pm_init(pci_bus, devfn, 0xB100, isa_reserve_irq(9))
+    memories = memoryview(bytearray(8 * 256))
+    for number in range(8):
+        eeprom = qdev_create(bus, "smbus-eeprom")
+        qdev_prop_set_uint8(eeprom, "address", 0x50 + number)
+        qdev_prop_set_ptr(eeprom, "data", memories[256 * number : 256 * (number + 1)])
+        qdev_init_nofail(eeprom)
+    piix4_acpi_system_hot_add_init(pci_bus, cpu_model)
+
+
+@traced
+def cmos_set_s3_resume() -> None:
+    """Tell the firmware that the machine wakes up from a sleep to RAM."""
+    if rtc_state is not None:
+        rtc_set_memory(rtc_state, 0xF, 0xFE)
+
+
 @traced
 def pc_init1(
     ram_size: int,
@@ -395,8 +418,7 @@ def pc_init1(
     absent.register_absent(1, absent.vmstate_dma)
     floppy_controller = fdctrl_init_isa([drive_get(IF_FLOPPY, 0, i) for i in range(MAX_FD)])
     cmos_init(ram_size, 0, boot_device, hd)
-    absent.register_absent(0, absent.vmstate_acpi)
-    absent.register_absent(-1, absent.vmstate_i2c_bus)
+    _power_management(pci_bus, piix3_devfn + 3, cpu_model or "qemu64")
     if drive_get_max_bus(IF_SCSI) >= 0:
         raise HypervisorError("the model has no SCSI controller: use if=ide or if=floppy")
 

@@ -19,6 +19,7 @@ from dataclasses import field
 from typing import Any
 
 from hypervisor.cutils import pstrcpy
+from hypervisor.errors import HypervisorError
 from hypervisor.hw import pci_regs as regs
 from hypervisor.hw.irq import IRQState, qemu_allocate_irqs
 from hypervisor.hw.qdev import (
@@ -55,6 +56,7 @@ class PCIBus(BusState):
     devices: list[PCIDevice | None] = field(default_factory=lambda: [None] * 256)
     nirq: int = 0
     irq_count: list[int] = field(default_factory=list)
+    hotplug: Callable[[PCIDevice, int], int] | None = None
 
 
 class PCIIORegion(Struct):
@@ -224,6 +226,13 @@ def pci_bus_irqs(
 
 
 @traced
+def pci_bus_hotplug(bus: PCIBus, hotplug: Callable[[PCIDevice, int], int]) -> None:
+    """Say who hears of devices that come and go."""
+    bus.allow_hotplug = 1
+    bus.hotplug = hotplug
+
+
+@traced
 def pci_set_default_subsystem_id(pci_dev: PCIDevice) -> None:
     """Say that QEMU made the device."""
     vendor = regs.PCI_SUBVENDOR_ID_REDHAT_QUMRANET | regs.PCI_SUBDEVICE_ID_QEMU << 16
@@ -293,6 +302,24 @@ def do_pci_register_device(
     pci_dev.config_write = config_write or pci_default_write_config
     bus.devices[devfn] = pci_dev
     pci_dev.irq = qemu_allocate_irqs(pci_set_irq, pci_dev, regs.PCI_NUM_PINS)
+    return pci_dev
+
+
+@traced
+def pci_register_device(
+    bus: PCIBus,
+    name: str,
+    instance_size: type[PCIDevice],
+    devfn: int,
+    config_read: Callable[[Any, int, int], int] | None,
+    config_write: Callable[[Any, int, int, int], None] | None,
+) -> PCIDevice:
+    """Make a device and put it into its slot, without properties and without a place in `info qtree`."""
+    pci_dev = do_pci_register_device(
+        instance_size(), bus, name, devfn, config_read, config_write, regs.PCI_HEADER_TYPE_NORMAL
+    )
+    if pci_dev is None:
+        raise HypervisorError("PCI: can't register device")
     return pci_dev
 
 

@@ -111,6 +111,12 @@ def qdev_prop_set(dev: DeviceState, name: str, src: Any, type: str) -> None:
 
 
 @traced
+def qdev_prop_set_uint8(dev: DeviceState, name: str, value: int) -> None:
+    """Set an 8-bit property."""
+    qdev_prop_set(dev, name, value, "uint8")
+
+
+@traced
 def qdev_prop_set_uint32(dev: DeviceState, name: str, value: int) -> None:
     """Set a 32-bit property."""
     qdev_prop_set(dev, name, value, "uint32")
@@ -120,6 +126,12 @@ def qdev_prop_set_uint32(dev: DeviceState, name: str, value: int) -> None:
 def qdev_prop_set_int32(dev: DeviceState, name: str, value: int) -> None:
     """Set a signed 32-bit property."""
     qdev_prop_set(dev, name, value, "int32")
+
+
+@traced
+def qdev_prop_set_ptr(dev: DeviceState, name: str, value: Any) -> None:
+    """Set a property that points to anything."""
+    qdev_prop_set(dev, name, value, "ptr")
 
 
 @traced

@@ -184,26 +184,12 @@ vmstate_fdc = _description(
     VMSTATE_UINT8_EQUAL("num_floppies", missing=2),
     VMSTATE_STRUCT("drives", vmstate_fdrive, 1, num=2),
 )
-vmstate_acpi = _description(
-    "acpi",
-    "piix4_pm",
-    1,
-    VMSTATE_PCI_DEVICE(),
-    *(VMSTATE_UINT16(name) for name in ("pmsts", "pmen", "pmcntrl")),
-    *_bytes("apmc apms"),
-    VMSTATE_TIMER("tmr_timer"),
-    VMSTATE_INT64("tmr_overflow_time"),
-)
-vmstate_i2c_bus = _description("i2c_bus", "i2c_bus", 1, VMSTATE_UINT8("saved_address"))
-
 __all__ = [
     "register_absent",
-    "vmstate_acpi",
     "vmstate_apic",
     "vmstate_dma",
     "vmstate_fdc",
     "vmstate_hpet",
-    "vmstate_i2c_bus",
     "vmstate_ioapic",
     "vmstate_kvmclock",
     "vmstate_pci_cirrus_vga",

@@ -73,9 +73,9 @@ def _copy(at, source, name):
     run("mcopy", "-i", at, source, f"::{name}")
 
 
-def grub_disk(folder):
+def grub_disk(folder, more=""):
     """GRUB 2 with its commands on the serial line, and hello.txt on a FAT partition."""
-    modules = "biosdisk part_msdos fat normal cat ls echo serial terminal reboot"
+    modules = f"biosdisk part_msdos fat normal cat ls echo serial terminal reboot {more}"
     core = _core(folder, _SERIAL, modules)
     path, text = folder / "grub.img", folder / "hello.txt"
     at = _disk(path, 8 * MIB, (GRUB / "boot.img").read_bytes(), core)
