@@ -2,11 +2,20 @@
 
 import os
 import re
+import select
 import subprocess
 import sys
 import time
 
 from tests.hypervisor import guest_code as asm
+
+
+def until(condition, seconds=30, why=lambda: ""):
+    """Wait for something that nobody announces, such as what stands in a file."""
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < limit, why()
+        time.sleep(0.01)
 
 
 class Machine:
@@ -27,18 +36,26 @@ class Machine:
 
     def wait_for(self, text, seconds=30):
         """Read until `text` has come; all output so far."""
-        limit = time.monotonic() + seconds
-        while text not in self.plain():
-            assert time.monotonic() < limit, f"no {text!r} in {self.plain()!r}"
-            assert self.process.poll() is None or not self.read(), self.process.stderr.read().decode()
-            self.read()
-            time.sleep(0.01)
-        return self.plain()
+        return self._read_until(lambda: text in self.plain(), seconds, text)
 
-    def read(self):
-        more = self.process.stdout.read() or b""
-        self.output += more.decode()
-        return more
+    def ask(self, command, seconds=30):
+        """Type a command and return what it prints."""
+        # Every typed letter shows the line anew, without the prompt.
+        prompts = self.plain().count("(qemu) ")
+        self.type(f"{command}\n")
+        self._read_until(lambda: self.plain().count("(qemu) ") > prompts, seconds, command)
+        return self.plain().split("(qemu) ")[-2]
+
+    def _read_until(self, condition, seconds, what):
+        limit = time.monotonic() + seconds
+        while not condition():
+            left = limit - time.monotonic()
+            assert left > 0, f"{what!r} is not answered in {self.plain()!r}"
+            if select.select([self.process.stdout], [], [], left)[0]:
+                more = self.process.stdout.read()
+                assert more, self.process.stderr.read().decode()
+                self.output += more.decode()
+        return self.plain()
 
     def plain(self):
         """The output without cursor movements, line ends single."""

@@ -5,7 +5,6 @@ import os
 import random
 import signal
 import threading
-import time
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -43,6 +42,7 @@ from hypervisor.cutils import (
 )
 from hypervisor.errors import HypervisorError
 from hypervisor.program import Linked, linked, program
+from tests.hypervisor.machines import until
 from tracer import record
 
 SECTORS = 64
@@ -93,6 +93,10 @@ def vector(*pieces):
 class Results(list):
     def __call__(self, opaque, ret):
         self.append((opaque, ret))
+
+
+def wait_for_idle_workers():
+    until(lambda: posix_aio_thread.pool.idle_threads == posix_aio_thread.pool.cur_threads)
 
 
 def workers():
@@ -211,7 +215,7 @@ def test_one_worker_serves_one_after_the_other(disk):
     for _ in range(5):
         assert bdrv_aio_readv(bs, 0, vector(bytearray(512)), 1, Results(), None) is not None
         qemu_aio_flush()
-        time.sleep(0.01)
+        wait_for_idle_workers()
     assert len(workers()) == 1 and workers()[0].daemon
 
 
@@ -221,10 +225,8 @@ def test_idle_workers_end(disk, monkeypatch):
     done = Results()
     assert bdrv_aio_readv(bs, 0, vector(bytearray(512)), 1, done, None) is not None
     qemu_aio_flush()
-    deadline = time.monotonic() + 10
-    while workers() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert not workers() and done == [(None, 0)]
+    until(lambda: not workers())
+    assert done == [(None, 0)]
     assert bdrv_aio_readv(bs, 0, vector(bytearray(512)), 1, done, None) is not None
     qemu_aio_flush()
     assert done == [(None, 0)] * 2
@@ -328,7 +330,7 @@ def test_a_nested_context_keeps_others_back(emulator, tmp_path):
     assert bdrv_aio_readv(bs, 1, vector(bytearray(512)), 1, done, "inner") is not None
     while not done:
         qemu_aio_wait()
-    time.sleep(0.05)
+    wait_for_idle_workers()
     qemu_aio_process_queue()
     assert done == [("inner", 0)]
     async_.async_context_pop()

@@ -4,13 +4,13 @@ import errno
 import os
 import socket
 import threading
-import time
 
 import pytest
 
 from hypervisor import posix_aio_compat
 from hypervisor.boot import run_boot
 from tests.hypervisor import guest_code as asm
+from tests.hypervisor.machines import until
 
 SECTOR = 512
 READ = ("preadv", "pread")
@@ -56,13 +56,9 @@ class Monitor(threading.Thread):
     def run(self):
         wire = socket.socket(socket.AF_UNIX)
         wire.settimeout(20)
-        while wire.connect_ex(str(self.path)):
-            time.sleep(0.02)
+        until(lambda: not wire.connect_ex(str(self.path)))
         self.read(wire)
-        for _ in range(200):
-            if "paused" in self.ask(wire, "info status"):
-                break
-            time.sleep(0.02)
+        until(lambda: "paused" in self.ask(wire, "info status"))
         self.ask(wire, "info block")
         self.host.mend()
         wire.sendall(b"cont\n")

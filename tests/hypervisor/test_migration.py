@@ -4,7 +4,6 @@ import os
 import re
 import socket
 import struct
-import time
 import xml.etree.ElementTree as ElementTree
 
 import pytest
@@ -13,7 +12,7 @@ from graphs.migration import turns
 from studykvm import guests
 from studykvm.cli import main
 from tests.hypervisor import guest_images as images
-from tests.hypervisor.machines import Machine
+from tests.hypervisor.machines import Machine, until
 from tests.hypervisor.tools import img, io_
 from tracer import load
 
@@ -34,16 +33,7 @@ class Side:
 
     def ask(self, command, seconds=30):
         """Type a command and return what it prints."""
-        before = self.running.plain().count("(qemu) ")
-        self.running.type(f"{command}\n")
-        limit = time.monotonic() + seconds
-        # Every typed letter shows the line anew, without the prompt.
-        while self.running.plain().count("(qemu) ") == before:
-            assert time.monotonic() < limit, self.running.plain()
-            assert self.running.process.poll() is None, self.running.end()
-            self.running.read()
-            time.sleep(0.01)
-        return self.running.plain().split("(qemu) ")[-2]
+        return self.running.ask(command, seconds)
 
     def status(self):
         return re.findall(r"VM status: (\w+)", self.ask("info status"))[-1]
@@ -52,10 +42,7 @@ class Side:
         return self.serial.read_text(errors="replace") if self.serial.exists() else ""
 
     def wait_for_numbers(self, count, seconds=30):
-        limit = time.monotonic() + seconds
-        while self.numbers().count("\n") < count:
-            assert time.monotonic() < limit, self.running.plain()
-            time.sleep(0.02)
+        until(lambda: self.numbers().count("\n") >= count, seconds, self.running.plain)
 
     def stop(self):
         self.running.type("quit\n")
@@ -108,9 +95,8 @@ def test_a_counting_guest_moves_without_a_gap(side, tmp_path, protocol, pages):
         assert destination.status() == "paused"
         destination.ask("cont")
     assert destination.status() == "running"
-    destination.wait_for_numbers(200)
     told = source.numbers()
-    time.sleep(0.2)
+    destination.wait_for_numbers(200)
     assert source.numbers() == told
     source.stop()
     destination.stop()
@@ -143,9 +129,8 @@ def test_a_rate_limit_keeps_the_machine_running_until_it_is_lifted(side, tmp_pat
     assert sizes.keys() == {"transferred", "remaining", "total"} and sizes["total"] == "16384"
     assert "migration already in progress" in source.ask(f"migrate -d unix:{tmp_path}/way")
     source.ask("migrate_set_speed 1g")
-    limit = time.monotonic() + 20
-    while "completed" not in (now := source.ask("info migrate")):
-        assert "active" in now and time.monotonic() < limit, now
+    until(lambda: "active" not in source.ask("info migrate"))
+    assert "completed" in source.ask("info migrate")
     destination.ask("cont")
     destination.wait_for_numbers(50)
     source.stop()
@@ -266,9 +251,7 @@ def test_a_machine_moves_over_a_descriptor_that_was_given(side, tmp_path):
     # Names belong to the monitor that they were given to, as in 0.12.4.
     assert "migration failed" in source.ask("migrate fd:way")
     monitor.ask("migrate -d fd:way")
-    limit = time.monotonic() + 30
-    while "completed" not in (now := monitor.ask("info migrate")):
-        assert time.monotonic() < limit, now
+    until(lambda: "completed" in monitor.ask("info migrate"))
     destination.wait_for_numbers(50)
     # It was used up.
     assert "migration failed" in monitor.ask("migrate fd:way")
@@ -373,10 +356,7 @@ class Line:
     """The other end of a machine's serial line."""
 
     def __init__(self, path):
-        limit = time.monotonic() + 20
-        while not path.exists():
-            assert time.monotonic() < limit
-            time.sleep(0.05)
+        until(path.exists)
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.connect(str(path))
         self.socket.settimeout(60)

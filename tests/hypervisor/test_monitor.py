@@ -2,14 +2,13 @@
 
 import re
 import signal
-import time
 
 import pytest
 
 from graphs import recordings
 from studykvm import guests
 from tests.hypervisor import guest_code as asm
-from tests.hypervisor.machines import answers
+from tests.hypervisor.machines import answers, until
 from tests.hypervisor.tools import ours
 
 BANNER = "QEMU 0.12.4 monitor - type 'help' for more information\n(qemu) "
@@ -52,12 +51,7 @@ def test_commit_moves_what_the_guest_wrote(here, machine):
         "-hda", "overlay.img", "-nographic", "-serial", "file:SER", "-monitor", "stdio", "-no-shutdown"
     )
     running.wait_for("(qemu) ")
-    stopped = time.monotonic() + 30
-    while "VM status: paused" not in running.plain():
-        assert time.monotonic() < stopped
-        running.type("info status\n")
-        time.sleep(0.2)
-        running.read()
+    until(lambda: "VM status: paused" in running.ask("info status"))
     assert (here / "base_raw.img").read_bytes()[5 * SECTOR : 6 * SECTOR] == bytes(SECTOR)
     running.type("commit all\ninfo blockstats\nquit\n")
     assert running.end()[0] == 0
@@ -120,10 +114,7 @@ def test_stop_cont_and_reset(here, machine):
     running.wait_for("(qemu) ")
     running.type("stop\ninfo status\ncont\ninfo status\nsystem_reset\n")
     running.wait_for("VM status: running")
-    limit = time.monotonic() + 30
-    while (here / "SER").read_text().count("Booting") < 2:
-        assert time.monotonic() < limit
-        time.sleep(0.05)
+    until(lambda: (here / "SER").read_text().count("Booting") == 2)
     running.type("quit\n")
     assert running.end()[0] == 0
     assert "VM status: paused" in running.plain()
@@ -152,10 +143,12 @@ def test_nographic_shares_the_terminal(here, machine):
 
 
 def test_the_end_of_input_does_not_end_the_machine(here, machine):
-    running = machine("-hda", "idle.img", "-nographic", "-serial", "null", "-monitor", "stdio")
+    guests.write_counting_disk("letters.img")
+    running = machine("-hda", "letters.img", "-nographic", "-serial", "file:SER", "-monitor", "stdio")
     running.wait_for("(qemu) ")
     running.process.stdin.close()
-    time.sleep(0.3)
+    so_far = (here / "SER").stat().st_size
+    until(lambda: (here / "SER").stat().st_size > so_far + 1000)
     assert running.process.poll() is None
     running.process.send_signal(signal.SIGTERM)
     running.process.stdin = None

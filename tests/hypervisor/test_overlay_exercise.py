@@ -3,14 +3,13 @@
 import re
 import shutil
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
 from studykvm import guests
 from studykvm.errors import StudyError
-from tests.hypervisor.machines import Machine
+from tests.hypervisor.machines import Machine, until
 from tests.hypervisor.tools import img, needs_qemu, real
 
 MADE = "Made the directory IN_GUEST with in_BASE_HOST.txt in it."
@@ -38,10 +37,7 @@ def boot(machine, image, says, commands=()):
     Path("serial").unlink(missing_ok=True)
     running = machine(image)
     # What the built-in BIOS prints goes to the serial line, too.
-    limit = time.monotonic() + 60
-    while not (Path("serial").exists() and says in Path("serial").read_text()):
-        assert time.monotonic() < limit and running.process.poll() is None, running.plain()
-        time.sleep(0.05)
+    until(lambda: Path("serial").exists() and says in Path("serial").read_text(), 60, running.plain)
     running.type("info blockstats\n")
     shown = re.search(r"ide0-hd0: (.*)", running.wait_for("sd0:"))[1]
     for command in (*commands, "quit"):

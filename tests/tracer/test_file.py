@@ -286,7 +286,7 @@ def test_a_writer_splits_what_is_too_large(tmp_path):
 
 KILLED = """
 import os, sys, time
-from tracer import record, traced
+from tracer import load, record, traced
 C_FILE = "a.c"
 @traced
 def work(number):
@@ -294,7 +294,8 @@ def work(number):
 record(sys.argv[1]).start()
 for number in range(1000):
     work(number)
-time.sleep(1)
+while sum(1 for _ in load(sys.argv[1]).calls()) < 1000:
+    time.sleep(0.01)
 print("flushed", flush=True)
 for number in range(int(sys.argv[2])):
     work(number)
