@@ -23,14 +23,9 @@ from hypervisor.accel import FPU_AT_POWER_ON, FXSAVE_SIZE, CpuState, MmioRead, M
 from hypervisor.accel.dirty import Dirty
 from hypervisor.accel.interrupt import TripleFault, deliver
 from hypervisor.accel.unicorn_layout import SEGMENTS, Context
-from hypervisor.accel.unicorn_slice import (
-    Blocks,
-    Exact,
-    Slice,
-    add_native_hook,
-    can_run_blocks,
-    native_library,
-)
+from hypervisor.accel.unicorn_native import add_native_hook, address_of, native_library, runs_machine_code
+from hypervisor.accel.unicorn_pages import CodePages
+from hypervisor.accel.unicorn_slice import Blocks, Exact, Slice
 from hypervisor.errors import HypervisorError
 from hypervisor.exec import ram
 
@@ -38,6 +33,7 @@ _IF = 0x200
 _UNDEFINED = 6
 _STRAY_PAGES = 256
 _MIB = 1 << 20
+_LAST = (1 << 64) - 1
 _EFER = 0xC0000080
 _MSRS = (0x174, 0x175, 0x176, 0xC0000081, 0xC0000082, 0xC0000083, 0xC0000084, 0xC0000102)
 _RAM_FLAGS, _CODE_FLAGS, _LDT_FLAGS, _TSS_FLAGS = 0x9300, 0x9B00, 0x8200, 0x8B00
@@ -69,7 +65,7 @@ class UnicornAccel:
             unicorn.UC_ERR_EXCEPTION: "took an exception that the model does not deliver",
         }
         self._tlb_flush, self._io_write = unicorn.UC_CTL_TLB_FLUSH, unicorn.UC_CTL_IO_WRITE
-        self._undefined = unicorn.UC_ERR_INSN_INVALID
+        self._undefined, self._exception = unicorn.UC_ERR_INSN_INVALID, unicorn.UC_ERR_EXCEPTION
         self._x86 = x86
         self._ids = [getattr(x86, f"UC_X86_REG_{f.name.upper()}") for f in dataclasses.fields(Registers)]
         self._uc: Any = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_32)
@@ -80,15 +76,13 @@ class UnicornAccel:
         # Without the wrappers of unicorn's package: these two are called a hundred thousand times.
         self._hooks = (_InHook(self._on_in), _OutHook(self._on_out))
         for hook, instruction in zip(self._hooks, (x86.UC_X86_INS_IN, x86.UC_X86_INS_OUT), strict=True):
-            address = ctypes.cast(hook, ctypes.c_void_p).value or 0
-            add_native_hook(native, self._uc, unicorn.UC_HOOK_INSN, address, 0, instruction)
-        self._blocks = can_run_blocks() and not exact
+            add_native_hook(native, self._uc, unicorn.UC_HOOK_INSN, address_of(hook), 0, instruction)
+        self._blocks = runs_machine_code() and not exact
         self._slice: Slice = (
             Blocks(self._uc, native, unicorn.UC_HOOK_BLOCK) if self._blocks else Exact(self._uc)
         )
-        unmapped = unicorn.UC_HOOK_MEM_READ_UNMAPPED | unicorn.UC_HOOK_MEM_WRITE_UNMAPPED
-        self._uc.hook_add(unmapped, self._guarded(self._on_unmapped))
-        self._uc.hook_add(unicorn.UC_HOOK_MEM_WRITE_PROT, self._guarded(self._on_rom_write))
+        self._code_pages = CodePages(self._uc, native)
+        self._unmapped = unicorn.UC_HOOK_MEM_READ_UNMAPPED | unicorn.UC_HOOK_MEM_WRITE_UNMAPPED
         self._pins: list[Any] = []
         self._running = self._reading = self._stop = False
         self._failure: BaseException | None = None
@@ -105,6 +99,8 @@ class UnicornAccel:
         # The second megabyte is a region of its own: `set_a20` exchanges it.
         for begin, end in ((0, _MIB), (_MIB, 2 * _MIB), (2 * _MIB, len(ram()))):
             self._map_ram(begin, begin, min(end, len(ram())) - begin)
+        # Only where no RAM is: unicorn would call four functions at each store where a hook might be.
+        self._uc.hook_add(self._unmapped, self._guarded(self._on_unmapped), None, len(ram()), _LAST)
 
     def _map_ram(self, address: int, offset: int, size: int) -> None:
         if size > 0:
@@ -161,7 +157,7 @@ class UnicornAccel:
     def memory_written(self, address: int, size: int) -> None:
         """Forget what was decoded of memory that a device wrote."""
         if size > 0:
-            self._uc.ctl_remove_cache(address, address + size)
+            self._code_pages.written(address, size)
 
     def dirty_pages(self) -> set[int]:
         """Numbers of the pages of the machine's memory that changed since the last call; at first all."""
@@ -209,6 +205,7 @@ class UnicornAccel:
         self._context.write(state)
         self._context.store()
         self._uc.reg_write(self._x86.UC_X86_REG_EFLAGS, state.eflags | 2)
+        self._code_pages.settle()
         self._flush_tlb()
 
     def _fpu_registers(self) -> list[tuple[int, int, int]]:
@@ -270,6 +267,8 @@ class UnicornAccel:
         """Execute up to `limit` instructions; True when the guest halted."""
         uc, x86 = self._uc, self._x86
         self._stop = False
+        if self._code_pages.paging:
+            self._code_pages.settle()
         self._running = True
         try:
             uc.emu_start(uc.reg_read(x86.UC_X86_REG_EIP), 0xFFFFFFFFFFFF, 0, self._slice.begin(limit))
@@ -391,9 +390,6 @@ class UnicornAccel:
                 self._uc.mem_map(page, 0x1000)
         return True
 
-    def _on_rom_write(self, access: int, address: int, size: int, value: int) -> bool:
-        return False
-
     def _raise_failure(self) -> None:
         if self._failure is not None:
             failure, self._failure = self._failure, None
@@ -401,6 +397,8 @@ class UnicornAccel:
 
     def _fail(self, errno: int) -> None:
         self._raise_failure()
+        if errno == self._exception and self._code_pages.refused():
+            return
         if errno == self._undefined:
             self._deliver(_UNDEFINED, outside=True)
             return

@@ -16,11 +16,10 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib
-import mmap
-import platform
 from typing import Any, Protocol
 
 from hypervisor.accel.unicorn_layout import engine, unknown_unicorn
+from hypervisor.accel.unicorn_native import MachineCode, add_native_hook, address_of
 
 PER_BLOCK = 4
 """Instructions of a basic block, about."""
@@ -77,13 +76,9 @@ class Blocks:
     def __init__(self, uc: Any, native: Any, block_hook: int) -> None:
         self._left = ctypes.c_int64(0)
         self._blocks = 0
-        stop = ctypes.cast(native.uc_emu_stop, ctypes.c_void_p).value or 0
         head, tail = _COUNT_DOWN
-        code = head + stop.to_bytes(8, "little") + tail
-        self._page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
-        self._page[: len(code)] = code
-        self._pin = ctypes.c_char.from_buffer(self._page)
-        add_native_hook(native, uc, block_hook, ctypes.addressof(self._pin), ctypes.addressof(self._left))
+        self._code = MachineCode(head + address_of(native.uc_emu_stop).to_bytes(8, "little") + tail)
+        add_native_hook(native, uc, block_hook, self._code.at, ctypes.addressof(self._left))
 
     def begin(self, limit: int) -> int:
         """Set the count."""
@@ -94,24 +89,3 @@ class Blocks:
         """Read the count."""
         left = int(self._left.value)
         return left < 0, (self._blocks - max(left, 0)) * PER_BLOCK
-
-
-def add_native_hook(native: Any, uc: Any, kind: int, function: int, data: int, instruction: int = 0) -> None:
-    """Have unicorn call a C function, without Python's wrappers."""
-    handle = ctypes.c_size_t()
-    pointers = ctypes.c_void_p(function), ctypes.c_void_p(data)
-    bounds = ctypes.c_uint64(1), ctypes.c_uint64(0)
-    extra = (ctypes.c_int(instruction),) if instruction else ()
-    error = native.uc_hook_add(uc._uch, ctypes.byref(handle), kind, *pointers, *bounds, *extra)
-    if error:
-        raise unknown_unicorn()
-
-
-def native_library() -> Any:
-    """Unicorn's own C library, as its package has loaded it."""
-    return importlib.import_module("unicorn.unicorn_py3.unicorn").uclib
-
-
-def can_run_blocks() -> bool:
-    """Whether the host understands the bytes above."""
-    return platform.machine() in ("x86_64", "AMD64")

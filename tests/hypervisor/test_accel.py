@@ -1,6 +1,7 @@
 """The processor: interrupts and exceptions in both modes, its whole state, memory, and what of it changed."""
 
 import mmap
+import platform
 import struct
 
 import pytest
@@ -23,11 +24,14 @@ HANDLER = 0x9000
 SIZE = 1 << 21
 
 
-@pytest.fixture(params=[False, True], ids=["blocks", "exact"])
-def accel(request):
+@pytest.fixture(params=["blocks", "exact", "portable"])
+def accel(request, monkeypatch):
+    """A processor, whose slices are counted in either way, and as on a host of another kind."""
+    if request.param == "portable":
+        monkeypatch.setattr(platform, "machine", lambda: "aarch64")
     with program("qemu-system-x86_64"):
         memory.qemu_ram_alloc(SIZE)
-        made = UnicornAccel(exact=request.param)
+        made = UnicornAccel(exact=request.param == "exact")
         made.map_ram()
         made.reset()
         yield made
@@ -230,7 +234,7 @@ def test_a_state_moves_to_another_processor_in_the_middle_of_a_loop(accel):
 
 
 def test_dirty_pages_are_those_that_changed(accel):
-    assert accel.dirty_pages() == set(range(SIZE // 4096))
+    assert set(accel.dirty_pages()) == set(range(SIZE // 4096))
     assert accel.dirty_pages() == set()
     # mov byte [101000h], 5; mov byte [102fffh], 6; hlt
     put(CODE, bytes.fromhex("c6050010100005c605ff2f100006f4"))
@@ -291,6 +295,114 @@ def test_memory_that_a_device_wrote_is_decoded_anew(accel):
     accel.memory_written(CODE + 1, 1)
     accel.set_state(protected())
     assert accel.run(1000) and accel.state().regs[0] == 7
+
+
+def test_code_that_stores_into_its_own_page_runs_as_it_stands_then(accel):
+    # Two passes: stack and code share a page; the immediate of MOV is raised each time.
+    # mov ecx, 2; again: push ecx; mov eax, 5; add [CODE+7], cl; pop ecx; add ebx, eax; loop again; hlt
+    code = bytes.fromhex("b90200000051b805000000000d078000005901c3e2eff4")
+    put(CODE, code)
+    cpu = protected()
+    cpu.regs[4] = CODE + 0x800
+    accel.set_state(cpu)
+    while not accel.run(1000):
+        pass
+    assert accel.state().regs[3] == 5 + (5 + 2)
+    assert memory.ram()[CODE + 7] == 5 + 2 + 1
+
+
+@pytest.mark.parametrize("cpl", [0, 3])
+def test_code_on_a_page_of_data_is_decoded_anew_when_data_changes_it(accel, cpl):
+    """Another page's code stores, runs, stores again; the first store makes the page known as one of data."""
+    data, code = 0xC000, 0x1B if cpl else 8
+    # mov byte [data+1], 1; call data; mov ebx, eax; mov byte [data+1], 2; call data; then hlt, or int 80h
+    body = bytes.fromhex("c60501c0000001e8f43f000089c3c60501c0000002e8e63f0000")
+    put(CODE, body + (b"\xcd\x80" if cpl else b"\xf4"))
+    put(HANDLER, b"\xf4")
+    gate(0x80, HANDLER, dpl=3)
+    # mov eax, 0; ret; and beside it, to be stored into while code is near: nop
+    put(data, bytes.fromhex("b800000000c3") + b"\x90" * 64)
+    cpu = protected()
+    cpu.regs[4] = 0x6000
+    flags = 0x00CFFB00 if cpl else 0x00CF9B00
+    cpu.segs["cs"] = Segment(code, 0, 0xFFFFFFFF, flags)
+    if cpl:
+        cpu.segs |= dict.fromkeys(("ss", "ds", "es"), Segment(0x23, 0, 0xFFFFFFFF, 0x00CFF300))
+    accel.set_state(cpu)
+    while not accel.run(1000):
+        pass
+    cpu = accel.state()
+    assert (cpu.regs[3], cpu.regs[0]) == (1, 2)
+
+
+def test_user_code_changes_two_routines_that_the_kernel_runs(accel):
+    gate(0x80, HANDLER, dpl=3)
+    gate(0x81, HANDLER + 0x100, dpl=3)
+    # mov eax, 1; ret, and 40h on: mov eax, 2; ret
+    put(0xC000, bytes.fromhex("b801000000c3"))
+    put(0xC040, bytes.fromhex("b802000000c3"))
+    # call 0c000h; add ebx, eax; call 0c040h; add ebx, eax; iret
+    put(HANDLER, bytes.fromhex("e8fb2f000001c3e83430000001c3cf"))
+    put(HANDLER + 0x100, b"\xf4")
+    # xor ebx, ebx; mov byte [0c100h], 0; int 80h; mov byte [0c041h], 20h; mov byte [0c001h], 10h
+    # int 80h; int 81h
+    put(CODE, bytes.fromhex("31dbc60500c1000000cd80c60541c0000020c60501c0000010cd80cd81"))
+    cpu = protected()
+    cpu.regs[4] = 0x6000
+    cpu.segs |= dict.fromkeys(("ss", "ds", "es"), Segment(0x23, 0, 0xFFFFFFFF, 0x00CFF300))
+    cpu.segs["cs"] = Segment(0x1B, 0, 0xFFFFFFFF, 0x00CFFB00)
+    accel.set_state(cpu)
+    while not accel.run(1000):
+        pass
+    assert accel.state().regs[3] == 1 + 2 + 0x10 + 0x20
+
+
+def test_paging_is_the_guest_s_own_as_long_as_it_lasts(accel):
+    """Page 0xc0000 shows 0x10000 while paging is on, and nothing else before and after."""
+    directory, table, shown, hidden = 0x20000, 0x21000, 0x10000, 0xC0000
+    entries = [page << 12 | 3 for page in range(1024)]
+    entries[hidden >> 12] = shown | 3
+    put(directory, (table | 3).to_bytes(4, "little"))
+    put(table, struct.pack("<1024I", *entries))
+    put(shown, b"\x07\0\0\0")
+    put(hidden, b"\x01\0\0\0")
+    # mov eax, directory; mov cr3, eax; mov eax, [hidden]; mov ebx, cr0; or ebx, 80000000h; mov cr0, ebx
+    code = bytes.fromhex("b8000002000f22d8a100000c000f20c381cb000000800f22c3")
+    # mov ecx, [hidden]; inc dword [hidden]; and ebx, 7fffffffh; mov cr0, ebx; then with edx the same again
+    code += bytes.fromhex("8b0d00000c00ff0500000c0081e3ffffff7f0f22c38b1500000c00ff0500000c00")
+    put(CODE, code + b"\xf4")
+    for _ in range(2):
+        accel.set_state(protected())
+        while not accel.run(1000):
+            pass
+    cpu = accel.state()
+    assert (cpu.regs[0], cpu.regs[1], cpu.regs[2]) == (2, 8, 2)
+    assert memory.ram()[shown] == 9 and memory.ram()[hidden] == 3
+    put(CODE, b"\x90\xf4")
+    accel.memory_written(CODE, 2)
+    accel.set_state(protected())
+    assert accel.run(1000) and accel.state().eip == CODE + 2
+
+
+def test_what_was_decoded_under_paging_is_forgotten_when_a_device_writes(accel):
+    directory, table, routine = 0x20000, 0x21000, 0x30000
+    put(directory, (table | 3).to_bytes(4, "little"))
+    put(table, struct.pack("<1024I", *(page << 12 | 3 for page in range(1024))))
+    put(routine, bytes.fromhex("b801000000c3"))
+    # mov eax, directory; mov cr3, eax; mov ebx, cr0; or ebx, 80000000h; mov cr0, ebx; call routine
+    code = bytes.fromhex("b8000002000f22d80f20c381cb000000800f22c3e8e77f0200")
+    # mov ecx, eax; and ebx, 7fffffffh; mov cr0, ebx; hlt; call routine; hlt
+    code += bytes.fromhex("89c181e3ffffff7f0f22c3f4e8d67f0200f4")
+    put(CODE, code)
+    accel.set_state(protected())
+    while not accel.run(1000):
+        pass
+    put(routine, bytes.fromhex("b802000000c3"))
+    accel.memory_written(routine, 6)
+    while not accel.run(1000):
+        pass
+    cpu = accel.state()
+    assert (cpu.regs[1], cpu.regs[0]) == (1, 2)
 
 
 def test_a_failing_device_ends_the_run_with_its_error(accel):
