@@ -92,55 +92,56 @@ class Body(Values):
         del self.initialisers
 
     def _pass(self) -> None:
-        tree, lib = self.tree, self.lib
-        kinds, cursors = tree.kind, tree.cursor
+        tree, cursors = self.tree, self.tree.cursor
+        kinds = tree.kind
         self.taken, self.callees = [], {}
         self.symbol_at, self.site_at, self.idle = {}, {}, set()
         todo: list[int] = [] if kinds[0] == clang.K_FUNCTION else [0]
-        known, symbols = self.symbols.known, self.symbols
-        referenced = lib.getCursorReferenced
-        for i in tree.wanted:
-            kind = kinds[i]
-            if kind in (K_DECLREF, K_MEMBER, K_TYPEREF, K_MEMBERREF):
-                target = referenced(cursors[i])
-                symbol = known.get(target.d0)
+        known, symbols, symbol_at = self.symbols.known, self.symbols, self.symbol_at
+        referenced, mention = self.lib.getCursorReferenced, self._mention
+        for i, target, number in zip(tree.wanted, tree.target, tree.number, strict=True):
+            if target:
+                symbol = known.get(target)
                 if symbol is None:
-                    if not target.d0:
-                        continue
-                    symbol = symbols.of(target)
-                self._mention(i, kind, symbol)
-            elif kind == K_CALL:
+                    symbol = symbols.of(referenced(cursors[i]))
+                symbol_at[i] = symbol
+                letter = symbol.kind
+                if letter != LOCAL and letter != PARAMETER:
+                    mention(i, kinds[i], symbol, number)
+                continue
+            kind = kinds[i]
+            if kind == K_CALL:
                 if self._find_callee(i):
                     todo.append(i)
             elif kind in _LATER:
                 todo.append(i)
             elif kind in (K_STRUCT, K_UNION):
-                self.local_records.append(cursors[i])
+                # The tree's cursors are used again.
+                self.local_records.append(Cursor.from_buffer_copy(cursors[i]))
         for i in todo:
             _ACTIONS[kinds[i]](self, i)
 
     # -- references
     # ---------------------------------------------------------------------------------------------
 
-    def _mention(self, i: int, kind: int, symbol: Symbol) -> None:
-        self.symbol_at[i] = symbol
+    def _mention(self, i: int, kind: int, symbol: Symbol, number: int) -> None:
         letter = symbol.kind
-        if letter in (LOCAL, PARAMETER) or symbol.number < 0 or symbol.outside:
-            if letter == FUNCTION:
-                self._function_mentioned(i)
+        if symbol.number < 0 or (symbol.outside and letter != FUNCTION):
             return
-        if letter == CONSTANT:
-            use = READ
-        elif letter == FUNCTION:
+        if letter == FUNCTION:
             called = self._function_mentioned(i)
             use = TYPE if i in self.idle else CALL if called else ADDRESS
+        elif letter == CONSTANT:
+            use = READ
         elif kind == K_TYPEREF:
             use = TYPE
         elif kind == K_MEMBERREF:
             use = WRITE
         else:
             use = self._use(i)
-        where = self.places.of(self.locate(self.tree.cursor[i]))
+        if symbol.outside:
+            return
+        where = self.places.at(number, self.tree.cursor[i])
         if where >= 0:
             self.unit.references.extend((symbol.number, use, where))
 
@@ -159,11 +160,11 @@ class Body(Values):
             if kind == K_PAREN:
                 i = up
             elif kind == K_BINARY:
-                if tree.children[up][0] == i and self.operator(up) == clang.OP_ASSIGN:
+                if up + 1 == i and self.operator(up) == clang.OP_ASSIGN:
                     return WRITE
                 return READ
             elif kind == K_COMPOUND_ASSIGN:
-                return WRITE if tree.children[up][0] == i else READ
+                return WRITE if up + 1 == i else READ
             elif kind == K_UNARY:
                 operator = self.lib.getCursorUnaryOperatorKind(tree.cursor[up])
                 if operator == clang.OP_ADDRESS:
@@ -171,10 +172,10 @@ class Body(Values):
                 return WRITE if operator <= clang.OP_PREDEC else READ
             elif kind == K_UNEXPOSED and kinds[parents[up]] == K_SUBSCRIPT:
                 # An element written is a write to the array.
-                if tree.children[parents[up]][0] != up:
+                if parents[up] + 1 != up:
                     return READ
                 i = parents[up]
-            elif (kind == K_SUBSCRIPT and tree.children[up][0] == i) or kind == K_MEMBER:
+            elif (kind == K_SUBSCRIPT and up + 1 == i) or kind == K_MEMBER:
                 i = up
             else:
                 return READ
@@ -184,10 +185,9 @@ class Body(Values):
 
     def _find_callee(self, i: int) -> bool:
         """Note which node names the function that is called; False if the call is not carried out."""
-        children = self.tree.children[i]
-        if not children:
+        if i + 1 == self.tree.end[i]:
             return True
-        n = self.strip(children[0])
+        n = self.strip(i + 1)
         if self.tree.kind[n] == K_DECLREF:
             self.callees[n] = i
         if self._for_its_type(i):
@@ -198,14 +198,14 @@ class Body(Values):
 
     def _for_its_type(self, i: int) -> bool:
         """Whether an expression is there for its type alone: in sizeof, typeof, or not chosen by _Generic."""
-        kinds, parents, children = self.tree.kind, self.tree.parent, self.tree.children
+        kinds, parents, end = self.tree.kind, self.tree.parent, self.tree.end
         while (up := parents[i]) >= 0 and kinds[up] < K_COMPOUND:
             kind = kinds[up]
-            if kind == K_SIZEOF or (kind == K_CAST and children[up][-1] != i):
+            if kind == K_SIZEOF or (kind == K_CAST and end[up] != end[i]):
                 return True
             if kind == K_GENERIC:
                 chosen = self.chosen(up)
-                if children[up][0] == i or (chosen and chosen != i):
+                if up + 1 == i or (chosen and chosen != i):
                     return True
             elif kind == K_VAR:
                 return self._in_type(up, i)
@@ -215,7 +215,7 @@ class Body(Values):
     def _in_type(self, variable: int, i: int) -> bool:
         """Whether node `i` belongs to a variable's type, not to its initialiser or to an array's size."""
         lib, cursor = self.lib, self.tree.cursor[variable]
-        if self.tree.children[variable][-1] == i and lib.Cursor_getVarDeclInitializer(cursor).d1:
+        if self.tree.end[variable] == self.tree.end[i] and lib.Cursor_getVarDeclInitializer(cursor).d1:
             return False
         kind: int = lib.getCanonicalType(lib.getCursorType(cursor)).kind
         return kind != clang.T_VARIABLE_ARRAY
@@ -230,7 +230,7 @@ class Body(Values):
             return
         symbol = self.symbol_at.get(callee)
         kind = self.tree.kind[callee]
-        arguments = self.tree.children[i][1:]
+        arguments = self.tree.below(i)[1:]
         where = self.places.of(self.lib.getCursorLocation(self.tree.cursor[callee]))
         if where < 0:
             where = self.places.of(self.lib.getCursorLocation(self.tree.cursor[i]))
@@ -258,13 +258,13 @@ class Body(Values):
 
     def _indirect(self, i: int, callee: int, symbol: Symbol | None, arguments: list[int], where: int) -> None:
         lib = self.lib
-        sources = self.values(self.tree.children[i][0])
+        sources = self.values(i + 1)
         kind, label = self._describe(callee, symbol)
-        function = self.symbols.function_type(lib.getCursorType(self.tree.cursor[self.tree.children[i][0]]))
+        function = self.symbols.function_type(lib.getCursorType(self.tree.cursor[i + 1]))
         signature, spelled = "", ""
         if function is not None:
             signature = self.symbols.signature(function)
-            spelled = clang.text(lib.getTypeSpelling(function))
+            spelled = self.symbols.spelled(function)
         passed = []
         for position, argument in enumerate(arguments):
             values = self.values(argument)
@@ -282,7 +282,7 @@ class Body(Values):
     def _describe(self, callee: int, symbol: Symbol | None) -> tuple[int, str]:
         kind = self.tree.kind[callee]
         if kind == K_SUBSCRIPT:
-            base = self.strip(self.tree.children[callee][0])
+            base = self.strip(callee + 1)
             inner = self.symbol_at.get(base)
             return 3, inner.key if inner else ""
         if symbol is not None:
@@ -297,22 +297,25 @@ class Body(Values):
     # ---------------------------------------------------------------------------------------------
 
     def _assign(self, i: int) -> None:
-        children = self.tree.children[i]
-        if self.operator(i) != clang.OP_ASSIGN or len(children) != 2:
+        left, end = i + 1, self.tree.end
+        right = end[left]
+        if end[right] != end[i]:
             return
-        left, right = children
         inner = self.strip(left)
         while self.tree.kind[inner] == K_SUBSCRIPT:
-            inner = self.strip(self.tree.children[inner][0])
+            inner = self.strip(inner + 1)
         symbol = self.symbol_at.get(inner)
+        # Whether it is an assignment at all takes a call: last.
+        if not (symbol and symbol.carrier and symbol.number >= 0) and not self.holds_function(right):
+            return
+        if self.operator(i) != clang.OP_ASSIGN:
+            return
         if symbol is None:
-            targets = self.values(left) if self.holds_function(right) else []
+            targets = self.values(left)
         elif symbol.carrier and symbol.number >= 0:
             targets = [symbol.number]
-        elif self.holds_function(right):
-            targets = [self._forced(symbol, inner)]
         else:
-            return
+            targets = [self._forced(symbol, inner)]
         values = self.values(right)
         if not values or not targets:
             return
@@ -333,13 +336,12 @@ class Body(Values):
 
     def _declared(self, i: int) -> None:
         tree = self.tree
-        children = tree.children[i]
-        if not children:
+        last = tree.last(i)
+        if last == i:
             return
-        last = children[-1]
         kind = tree.kind[last]
         cursor = tree.cursor[i]
-        if tree.kind[children[0]] == clang.K_UNEXPOSED_ATTR:
+        if tree.kind[i + 1] == clang.K_UNEXPOSED_ATTR:
             self._cleanup(cursor)
         if not 100 <= kind < K_COMPOUND:
             return
@@ -369,29 +371,31 @@ class Body(Values):
         return self.symbols.number(symbol.key)
 
     def _literal(self, i: int) -> None:
-        children = self.tree.children[i]
-        if children and self.tree.kind[children[-1]] == K_INITLIST:
-            self.initialisers.variable(children[-1], self.symbols.nothing, False)
+        last = self.tree.last(i)
+        if self.tree.kind[last] == K_INITLIST:
+            self.initialisers.variable(last, self.symbols.nothing, False)
 
     def _return(self, i: int) -> None:
-        children = self.tree.children[i]
-        if children and self.owner is not None and (self.owner.returns or self.holds_function(children[0])):
+        value, owner = i + 1, self.owner
+        if value == self.tree.end[i] or owner is None:
+            return
+        if owner.returns or self.holds_function(value):
             where = self.places.of(self.lib.getCursorLocation(self.tree.cursor[i]))
-            self.flow(f"r:{self.owner.key}", children[0], RETURNED, where)
+            self.flow(f"r:{owner.key}", value, RETURNED, where)
 
     def _switch(self, i: int) -> None:
         tree = self.tree
-        blocks = [c for c in tree.children[i] if tree.kind[c] == K_COMPOUND]
+        blocks = [c for c in tree.below(i) if tree.kind[c] == K_COMPOUND]
         if not blocks:
             return
         marks: list[tuple[int, Symbol | None]] = []
-        for child in tree.children[blocks[0]]:
+        for child in tree.below(blocks[0]):
             node = child
-            while tree.kind[node] in (K_CASE, K_DEFAULT) and tree.children[node]:
-                label = tree.children[node][0] if tree.kind[node] == K_CASE else node
+            while tree.kind[node] in (K_CASE, K_DEFAULT) and tree.end[node] > node + 1:
+                label = node + 1 if tree.kind[node] == K_CASE else node
                 symbol = self.symbol_at.get(self.strip(label)) if tree.kind[node] == K_CASE else None
                 marks.append((node, symbol))
-                node = tree.children[node][-1]
+                node = tree.last(node)
         self._cases(i, marks)
 
     def _cases(self, switch: int, marks: list[tuple[int, Symbol | None]]) -> None:
@@ -412,8 +416,7 @@ class Body(Values):
 
     def _label_size(self, node: int) -> int:
         """Nodes of a case label itself, so that the next one nested directly below can be told."""
-        children = self.tree.children[node]
-        return children[-1] - node if children else 1
+        return max(1, self.tree.last(node) - node)
 
 
 _ACTIONS: dict[int, Callable[[Body, int], None]] = {

@@ -40,20 +40,20 @@ class Initialisers:
 
     def _interesting(self, node: int) -> bool:
         body = self.body
-        end = body.end(node)
+        end = body.tree.end[node]
         return any(node < i < end and s.carrier in ("f", "v", "a") for i, s in body.symbol_at.items())
 
     def _fill(self, node: int, kind: Type, target: Symbol, depth: int) -> None:
         canonical = self.lib.getCanonicalType(kind)
-        values = self.body.tree.children[node] or []
+        values = self.body.tree.below(node)
         if canonical.kind in clang.ARRAYS:
-            self._array(list(values), 0, canonical, target, depth)
+            self._array(values, 0, canonical, target, depth)
         elif canonical.kind == clang.T_RECORD:
             record = self.body.symbols.record(self.lib.getTypeDeclaration(canonical))
             if depth <= 1:
-                self._row(node, record, list(values), target, depth)
+                self._row(node, record, values, target, depth)
             else:
-                self._record(list(values), 0, record, target, depth)
+                self._record(values, 0, record, target, depth)
         elif values:
             self._scalar(values[0], target)
 
@@ -77,16 +77,16 @@ class Initialisers:
         while at < len(values):
             node = values[at]
             if self._designated(node):
-                if depth and tree.kind[tree.children[node][0]] == K_MEMBERREF:
+                if depth and tree.kind[node + 1] == K_MEMBERREF:
                     return at
                 if element.kind == clang.T_RECORD and any(
-                    tree.kind[child] == K_MEMBERREF for child in tree.children[node][:-1]
+                    tree.kind[child] == K_MEMBERREF for child in tree.below(node)[:-1]
                 ):
                     record = self.body.symbols.record(lib.getTypeDeclaration(element))
                     self._by_name(node, record, depth + 1)
                     at += 1
                     continue
-                node = tree.children[node][-1]
+                node = tree.last(node)
             if not aggregate:
                 self._scalar(node, target)
                 at += 1
@@ -137,7 +137,7 @@ class Initialisers:
             if self._designated(node):
                 if elided and at > first:
                     return at
-                if tree.kind[tree.children[node][0]] != K_MEMBERREF:
+                if tree.kind[node + 1] != K_MEMBERREF:
                     return at
                 position = self._by_name(node, record, depth) + 1
                 at += 1
@@ -158,7 +158,7 @@ class Initialisers:
         canonical = self.lib.getCanonicalType(kind)
         if self.body.tree.kind[node] == K_INITLIST:
             if nested is not None and canonical.kind == clang.T_RECORD:
-                self._record(list(self.body.tree.children[node] or []), 0, nested, symbol, depth + 2)
+                self._record(self.body.tree.below(node), 0, nested, symbol, depth + 2)
             else:
                 self._fill(node, kind, symbol, depth + 2)
             return at + 1
@@ -173,7 +173,7 @@ class Initialisers:
         """Initialise the member that designators name; its position among the fields of `record`."""
         body = self.body
         tree = body.tree
-        children = tree.children[node]
+        children = tree.below(node)
         symbol: Symbol = body.symbols.nothing
         position, within = 0, record
         outermost = True
@@ -209,11 +209,10 @@ class Initialisers:
         tree = self.body.tree
         if tree.kind[node] != K_UNEXPOSED:
             return False
-        children = tree.children[node]
-        if len(children) < 2:
+        if not tree.several(node):
             return False
         return bool(
-            tree.kind[children[0]] == K_MEMBERREF
+            tree.kind[node + 1] == K_MEMBERREF
             or self.lib.getCanonicalType(self.lib.getCursorType(tree.cursor[node])).kind == clang.T_VOID
         )
 

@@ -4,9 +4,10 @@ clang numbers every character of every file that it reads, each inclusion anew. 
 a file tells where its numbers begin; from then on a number less that beginning is an offset, and lines follow
 by
 bisection.
-Only places in macros need a call each.
+Places in macros need a call or two for each use of one.
 
-- `Places(tu, unit, main, roots)`; `of(location)` gives a place, `path_of(cursor)` a path of the tree or None.
+- `Places(tu, unit, main, roots)`; `of(location)` gives a place, `at(number, cursor)` too, without a call if
+  it can, `path_of(cursor)` a path of the tree or None.
 - `text_at(location, size)`: source characters, for the few questions that libclang has no answer to.
 """
 
@@ -41,6 +42,9 @@ class Places:
         # Stretches of clang's numbers: where each begins and ends, the file (-1 outside the tree), its lines.
         self.begins: list[int] = []
         self.stretches: list[tuple[int, int, list[int]]] = []
+        # Stretches inside the uses of macros: where each begins; where it ends, with the use's place.
+        self.uses: list[int] = []
+        self.used: list[tuple[int, int]] = []
         self._main(tu, main)
 
     def _main(self, tu: int, main: str) -> None:
@@ -76,28 +80,69 @@ class Places:
             self.names[file] = path
             return path
 
-    def of(self, location: Location) -> int:
-        """Place of a location; -1 outside the tree."""
-        raw: int = location.raw
-        if self.low <= raw <= self.high:
-            offset = raw - self.low
+    def at(self, number: int, cursor: Cursor) -> int:
+        """Place of a cursor whose location has clang's `number`; -1 outside the tree."""
+        if self.low <= number <= self.high:
+            offset = number - self.low
             line = bisect_right(self.lines, offset)
             return self.file | (line << 12) | min(offset - self.lines[line - 1] + 1, 4095)
-        if not raw & _MACRO:
-            at = bisect_right(self.begins, raw) - 1
-            if at >= 0:
-                end, file, lines = self.stretches[at]
-                if raw <= end:
-                    if file < 0:
-                        return -1
-                    offset = raw - self.begins[at]
-                    line = bisect_right(lines, offset)
-                    return (file << 36) | (line << 12) | min(offset - lines[line - 1] + 1, 4095)
-        handle, line, column, offset = clang.expansion(location)
+        known = self._known(number)
+        return known if known is not None else self._ask(self.lib.getCursorLocation(cursor))
+
+    def of(self, location: Location) -> int:
+        """Place of a location; -1 outside the tree."""
+        number: int = location.raw
+        if self.low <= number <= self.high:
+            offset = number - self.low
+            line = bisect_right(self.lines, offset)
+            return self.file | (line << 12) | min(offset - self.lines[line - 1] + 1, 4095)
+        known = self._known(number)
+        return known if known is not None else self._ask(location)
+
+    def _known(self, number: int) -> int | None:
+        if number & _MACRO:
+            at = bisect_right(self.uses, number) - 1
+            return self.used[at][1] if at >= 0 and number <= self.used[at][0] else None
+        at = bisect_right(self.begins, number) - 1
+        if at < 0 or number > self.stretches[at][0]:
+            return None
+        _, file, lines = self.stretches[at]
+        if file < 0:
+            return -1
+        offset = number - self.begins[at]
+        line = bisect_right(lines, offset)
+        return (file << 36) | (line << 12) | min(offset - lines[line - 1] + 1, 4095)
+
+    def _ask(self, location: Location) -> int:
+        handle, offset = clang.expanded(location)
         path = self.name(handle)
-        if not raw & _MACRO and handle:
-            self._stretch(handle, raw - offset, path)
-        return -1 if path is None else place(self.number(path), line, column)
+        where = -1
+        if path is not None:
+            lines = _measure(self.full[handle])[1]
+            line = bisect_right(lines, offset)
+            where = place(self.number(path), line, offset - lines[line - 1] + 1)
+        if location.raw & _MACRO:
+            if where >= 0:
+                self._use(location.raw, where, _measure(self.full[handle])[0])
+        elif handle:
+            self._stretch(handle, location.raw - offset, path)
+        return where
+
+    def _use(self, number: int, where: int, size: int) -> None:
+        """Note a number inside the use of a macro at `where`, in a file of `size` characters.
+
+        A macro's use is numbered in one go: what lies between two of its numbers is of it too. The same place
+        in another inclusion of the file is further away than the file is long.
+        """
+        uses, used = self.uses, self.used
+        at = bisect_right(uses, number)
+        if at and used[at - 1][1] == where and number - used[at - 1][0] <= size:
+            used[at - 1] = number, where
+        elif at < len(uses) and used[at][1] == where and uses[at] - number <= size:
+            uses[at] = number
+        else:
+            uses.insert(at, number)
+            used.insert(at, (number, where))
 
     def _stretch(self, handle: int, begin: int, path: str | None) -> None:
         size, lines = _measure(self.full[handle])
@@ -106,6 +151,13 @@ class Places:
         at = bisect_right(self.begins, begin)
         self.begins.insert(at, begin)
         self.stretches.insert(at, (begin + size - 1, -1 if path is None else self.number(path), lines))
+
+    def outside(self, number: int) -> tuple[int, int]:
+        """First and last of the numbers around one that is outside the tree, as far as is known."""
+        at = bisect_right(self.begins, number) - 1
+        if number & _MACRO or at < 0 or number > self.stretches[at][0]:
+            return number, number
+        return self.begins[at], self.stretches[at][0]
 
     def path_of(self, cursor: Cursor) -> str | None:
         """Path in the tree of the file in which a cursor's text is expanded, None outside."""

@@ -41,7 +41,7 @@ _SWITCH = re.compile(rb"NDEBUG|_\w+_SOURCE|__STDC_\w+_MACROS|_FILE_OFFSET_BITS")
 _YIELDING = re.compile(
     rb"#[ \t]*ifndef[ \t]+(\w+)[ \t]*\n[ \t]*#[ \t]*define[ \t]+\1\b[^\n]*\n[ \t]*#[ \t]*endif"
 )
-_DEFINITION = re.compile(rb"^[ \t]*#[ \t]*define[ \t]+(\w+)((?:\\\n|[^\n])*)", re.MULTILINE)
+_DEFINITION = re.compile(rb"#[ \t]*define[ \t]+(\w+)((?:\\\n|[^\n])*)")
 _COMMENT = re.compile(rb"/\*.*?\*/", re.DOTALL)
 
 
@@ -198,7 +198,8 @@ class _Text:
         self.everything = self.words.union(*self.bodies.values(), self.bodies)
         self.order: list[tuple[bytes, bytes]] = []
         conditions: list[bytes] = []
-        for directive, rest in _DIRECTIVE.findall(content):
+        directives = b"\n".join([line for line in content.split(b"\n") if b"#" in line])
+        for directive, rest in _DIRECTIVE.findall(directives):
             word = _WORD.search(rest)
             name = word[0] if word else b""
             if directive in (b"if", b"ifdef", b"ifndef"):

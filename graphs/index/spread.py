@@ -13,9 +13,11 @@ from __future__ import annotations
 import importlib
 import multiprocessing
 import signal
+import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +25,8 @@ from graphs.errors import GraphsError
 from graphs.index import clang
 from graphs.index.parse import Parsed, Parser
 from graphs.index.precompiled import PSEUDO, Header
+from graphs.index.tree import CLASSES
+from graphs.index.visitor import Building
 
 if TYPE_CHECKING:
     from graphs.index.build import Work
@@ -31,6 +35,7 @@ if TYPE_CHECKING:
 Facts = tuple[str, list[str], bytes]
 _PIECE = 6
 _AHEAD = 2
+_SWITCH = 0.0005  # seconds
 
 
 class Reader:
@@ -41,8 +46,10 @@ class Reader:
         self.parser = Parser(Path(work.tree), work.arguments, work.roots)
         self.header: Header | None = None
         if work.headers:
+            visitor = Building(Path(work.scratch), CLASSES)
             self.header = Header.build(self.parser, work.headers, Path(work.scratch))
             self.parser.use_header(self.header)
+            visitor.finish()
 
     def all(self, paths: Iterable[str], common: bool = False) -> Iterator[Unit]:
         """Units of files; some are already being parsed while one is walked.
@@ -50,7 +57,7 @@ class Reader:
         With `common`, that of the common headers too, if there is a precompiled one.
         """
         header = self.header if common else None
-        with ThreadPoolExecutor(1) as thread:
+        with _quick_switches(), ThreadPoolExecutor(1) as thread:
             coming: deque[Future[Parsed]] = deque()
             for path in paths:
                 coming.append(thread.submit(self.parser.parsed, path, self.work.own.get(path)))
@@ -61,6 +68,17 @@ class Reader:
                     yield self.parser.facts(coming.popleft().result())
             while coming:
                 yield self.parser.facts(coming.popleft().result())
+
+
+@contextmanager
+def _quick_switches() -> Iterator[None]:
+    """A parsed file must not wait long for the walk to let the next parse begin."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(_SWITCH)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
 
 
 _reader: Reader | None = None

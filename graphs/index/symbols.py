@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from graphs.index import clang
 from graphs.index.clang import Cursor, Type, text
 from graphs.index.facts import Unit
+from graphs.index.tree import children
 
 if TYPE_CHECKING:
     from graphs.index.places import Places
@@ -86,6 +87,9 @@ class Symbols:
         self.nested: dict[int, str] = {}
         self.carriers: dict[int, str] = {}
         self.letters: dict[int, str] = {}
+        self.spellings: dict[int, str] = {}
+        self.signatures: dict[int, str] = {}
+        self.shapes: dict[int, tuple[bool, bool, int, str, tuple[int, ...]]] = {}
         self.prefixes: dict[int, str] = {}
         self.function_key = ""
         self.nothing = Symbol(OTHER, "", -1)
@@ -165,16 +169,20 @@ class Symbols:
         cursor, symbol.cursor = symbol.cursor, None
         if cursor is None:
             return symbol
-        lib = self.lib
-        kind = lib.getCursorType(cursor)
-        symbol.old = kind.kind == clang.T_FUNCTION_NOPROTO
-        symbol.variadic = not symbol.old and bool(lib.isFunctionTypeVariadic(kind))
-        symbol.fixed = max(0, lib.getNumArgTypes(kind))
-        symbol.returns = self.carrier(lib.getResultType(kind))
-        symbol.carriers = tuple(
-            i for i in range(max(0, lib.getNumArgTypes(kind))) if self.carrier(lib.getArgType(kind, i))
-        )
+        kind = self.lib.getCursorType(cursor)
+        shape = self.shapes.get(kind.d0)
+        if shape is None:
+            shape = self.shapes[kind.d0] = self._shape(kind)
+        symbol.old, symbol.variadic, symbol.fixed, symbol.returns, symbol.carriers = shape
         return symbol
+
+    def _shape(self, kind: Type) -> tuple[bool, bool, int, str, tuple[int, ...]]:
+        lib = self.lib
+        old = kind.kind == clang.T_FUNCTION_NOPROTO
+        fixed = max(0, lib.getNumArgTypes(kind))
+        carriers = tuple(i for i in range(fixed) if self.carrier(lib.getArgType(kind, i)))
+        variadic = not old and bool(lib.isFunctionTypeVariadic(kind))
+        return old, variadic, fixed, self.carrier(lib.getResultType(kind)), carriers
 
     def _variable(self, cursor: Cursor) -> Symbol:
         lib = self.lib
@@ -200,7 +208,7 @@ class Symbols:
         kind = lib.getCursorType(cursor)
         carrier = self.carrier(kind)
         if not carrier:
-            va_list = "va_list" in text(lib.getTypeSpelling(kind))
+            va_list = "va_list" in self.spelled(kind)
             symbol = Symbol(LOCAL, "", -1, va_list=va_list)
         else:
             symbol = Symbol(LOCAL, self.local_key(cursor), -1, carrier)
@@ -250,8 +258,7 @@ class Symbols:
     def _fill(self, cursor: Cursor, key: str, outside: bool) -> Record:
         lib = self.lib
         record = self.records[cursor.d0] = Record(key, union=cursor.kind == clang.K_UNION)
-        found: list[Cursor] = []
-        clang.children(cursor, found)
+        found = children(cursor)
         inner = {c.d0: c for c in found if c.kind in (clang.K_STRUCT, clang.K_UNION)}
         # Unnamed bit-fields are no members: nothing initialises them.
         named = [
@@ -337,6 +344,12 @@ class Symbols:
 
     def signature(self, kind: Type) -> str:
         """Class of a function type, e.g. ``v(pi)``; ``.`` closes a variadic one, ``?`` has no prototype."""
+        found = self.signatures.get(kind.d0)
+        if found is None:
+            found = self.signatures[kind.d0] = self._class(kind)
+        return found
+
+    def _class(self, kind: Type) -> str:
         lib = self.lib
         result = self._letter(lib.getResultType(kind))
         if kind.kind == clang.T_FUNCTION_NOPROTO:
@@ -345,6 +358,13 @@ class Symbols:
             self._letter(lib.getArgType(kind, i)) for i in range(max(0, lib.getNumArgTypes(kind)))
         )
         return f"{result}({letters}{'.' if lib.isFunctionTypeVariadic(kind) else ''})"
+
+    def spelled(self, kind: Type) -> str:
+        """A type in C."""
+        found = self.spellings.get(kind.d0)
+        if found is None:
+            found = self.spellings[kind.d0] = text(self.lib.getTypeSpelling(kind))
+        return found
 
     def _letter(self, kind: Type) -> str:
         found = self.letters.get(kind.d0)

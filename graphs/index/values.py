@@ -69,23 +69,27 @@ class Values:
 
     def strip(self, i: int) -> int:
         """The node inside parentheses, casts, and the * and & that mean nothing on functions."""
-        tree = self.tree
+        kinds, end = self.tree.kind, self.tree.end
         while True:
-            kind = tree.kind[i]
+            kind = kinds[i]
             if kind == K_GENERIC and (chosen := self.chosen(i)):
                 i = chosen
                 continue
             if kind not in _WRAPPERS and kind != K_UNARY:
                 return i
-            children = tree.children[i]
-            if not children or (kind == K_UNEXPOSED and len(children) > 1):
+            stop, below = end[i], i + 1
+            if below == stop:
                 return i
-            i = children[-1]
+            if end[below] == stop:
+                i = below
+            elif kind == K_UNEXPOSED:
+                return i
+            else:
+                i = self.tree.last(i)
 
     def chosen(self, i: int) -> int:
         """The association of a generic selection that has the selection's type; 0 if unsure."""
-        tree = self.tree
-        values = [child for child in tree.children[i][1:] if tree.kind[child] >= 100]
+        values = [child for child in self.tree.below(i)[1:] if self.tree.kind[child] >= 100]
         fitting = [child for child in values if self._type(child) == self._type(i)]
         return fitting[0] if len(fitting) == 1 else 0
 
@@ -104,14 +108,7 @@ class Values:
         if not self.taken:
             return False
         position = bisect_left(self.taken, i)
-        return position < len(self.taken) and self.taken[position] < self.end(i)
-
-    def end(self, i: int) -> int:
-        """The first node after the subtree of `i`."""
-        children = self.tree.children
-        while children[i]:
-            i = children[i][-1]
-        return i + 1
+        return position < len(self.taken) and self.taken[position] < self.tree.end[i]
 
     def may_carry(self, i: int) -> bool:
         """Whether the value of node `i` may be a function: one stands there, or a symbol carrying some."""
@@ -126,50 +123,54 @@ class Values:
         kind = tree.kind[i]
         if kind in (K_DECLREF, K_MEMBER):
             return self._named(i)
-        children = tree.children[i]
         if kind == K_CALL:
             return self._returned(i)
-        if not children:
+        first = i + 1
+        if first == tree.end[i]:
             return []
         if kind in (K_CAST, K_PAREN):
-            return self.values(children[-1])
+            return self.values(tree.last(i))
         if kind == K_UNEXPOSED:
-            if len(children) == 1:
-                return self._va_arg(i) or self.values(children[0])
-            return [v for child in children if tree.kind[child] >= 100 for v in self.values(child)]
+            if not tree.several(i):
+                return self._va_arg(i) or self.values(first)
+            return self._each(i)
         if kind == K_SUBSCRIPT:
-            return self.values(children[0]) or self.values(children[-1])
+            return self.values(first) or self.values(tree.last(i))
         if kind == K_COMPOUND_LITERAL:
             return self._listed(i)
         if kind == K_UNARY:
-            return self.values(children[0])
+            return self.values(first)
         if kind == K_CONDITIONAL:
-            return [v for child in children[1:] for v in self.values(child)]
+            return [v for child in tree.below(i)[1:] for v in self.values(child)]
         if kind == K_BINARY:
             operator = self.operator(i)
             if operator in (clang.OP_ASSIGN, clang.OP_COMMA):
-                return self.values(children[-1])
-            return [v for child in children for v in self.values(child)] if operator in (6, 7) else []
+                return self.values(tree.last(i))
+            return self._each(i) if operator in (6, 7) else []
         if kind == K_STMTEXPR:
-            block = tree.children[children[0]]
-            return self.values(block[-1]) if block else []
+            block = tree.last(first)
+            return self.values(block) if block != first else []
         if kind == K_GENERIC:
             chosen = self.chosen(i)
             if chosen:
                 return self.values(chosen)
-            return [v for child in children[1:] if tree.kind[child] >= 100 for v in self.values(child)]
+            return self._each(i, 1)
         return []
+
+    def _each(self, i: int, start: int = 0) -> list[int]:
+        tree = self.tree
+        return [v for child in tree.below(i)[start:] if tree.kind[child] >= 100 for v in self.values(child)]
 
     def _listed(self, i: int) -> list[int]:
         """Values in a compound literal that is a pointer or an array; structs have fields instead."""
         if not self.symbols.carrier(self.lib.getCursorType(self.tree.cursor[i])):
             return []
-        below = [self.tree.children[i][-1]]
+        below = [self.tree.last(i)]
         out: list[int] = []
         while below:
             node = below.pop()
             if self.tree.kind[node] == K_INITLIST:
-                below += reversed(self.tree.children[node] or [])
+                below += reversed(self.tree.below(node))
             else:
                 out += self.values(node)
         return out
@@ -219,8 +220,8 @@ class Values:
     def _aliases(self, i: int) -> bool:
         """Whether what is passed is the address of something that holds functions, to be written through."""
         tree = self.tree
-        while tree.kind[i] in _WRAPPERS and tree.children[i]:
-            i = tree.children[i][-1]
+        while tree.kind[i] in _WRAPPERS and tree.end[i] > i + 1:
+            i = tree.last(i)
         inner = self.symbol_at.get(self.strip(i))
         if inner is None or inner.kind == FUNCTION:
             return False

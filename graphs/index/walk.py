@@ -15,7 +15,11 @@ from graphs.index.clang import Cursor, Location, text
 from graphs.index.facts import DECLARATION, DEFINITION, Unit, unplace
 from graphs.index.places import Places
 from graphs.index.symbols import FIELD, Record, Symbols
-from graphs.index.tree import Tree
+from graphs.index.tree import Tree, children, placed
+
+_DECLARATIONS = frozenset(
+    {clang.K_FUNCTION, clang.K_VAR, clang.K_STRUCT, clang.K_UNION, clang.K_ENUM, clang.K_TYPEDEF}
+)
 
 
 class Walker:
@@ -33,32 +37,42 @@ class Walker:
 
     def run(self) -> Unit:
         """Walk, and return the facts."""
-        top: list[Cursor] = []
-        clang.children(self.lib.getTranslationUnitCursor(self.tu), top)
-        for cursor in top:
-            location = self.lib.getCursorLocation(cursor)
-            if self.places.of(location) < 0:
-                continue
+        for cursor, where in self._top():
             if cursor.kind == clang.K_FUNCTION:
-                self._function(cursor, location)
+                self._function(cursor, where)
             elif cursor.kind == clang.K_VAR:
-                self._variable(cursor, location)
+                self._variable(cursor, where)
             elif cursor.kind in (clang.K_STRUCT, clang.K_UNION):
-                self._record(cursor, location)
+                self._record(cursor, where)
             elif cursor.kind == clang.K_ENUM:
-                self._enum(cursor, location)
+                self._enum(cursor, where)
             elif cursor.kind == clang.K_TYPEDEF:
-                self._typedef(cursor, location)
-        self.body.finish_records(self._record)
+                self._typedef(cursor, where)
+        self.body.finish_records(self._local_record)
         return self.unit
+
+    def _top(self) -> list[tuple[Cursor, int]]:
+        """Declarations at file scope that stand in the tree, and where."""
+        kinds, numbers, cursors = placed(self.lib.getTranslationUnitCursor(self.tu))
+        out: list[tuple[Cursor, int]] = []
+        first, last = 0, -1
+        for i, (kind, number) in enumerate(zip(kinds, numbers, strict=True)):
+            if first <= number <= last or kind not in _DECLARATIONS:
+                continue
+            where = self.places.at(number, cursors[i])
+            if where >= 0:
+                # The visitor's memory is used again.
+                out.append((Cursor.from_buffer_copy(cursors[i]), where))
+            elif number:
+                first, last = self.places.outside(number)
+        return out
 
     def _reference(self, number: int, use: int, where: int) -> None:
         if number >= 0 and where >= 0:
             self.unit.references.extend((number, use, where))
 
-    def _function(self, cursor: Cursor, location: Location) -> None:
+    def _function(self, cursor: Cursor, where: int) -> None:
         symbol = self.symbols.of(cursor)
-        where = self.places.of(location)
         if not self.lib.isCursorDefinition(cursor):
             self._reference(symbol.number, DECLARATION, where)
             return
@@ -75,8 +89,8 @@ class Walker:
                 unplace(max(where, end))[1],
                 self.lib.getCursorLinkage(cursor) == clang.LINKAGE_INTERNAL,
                 self.symbols.signature(kind),
-                text(self.lib.getTypeSpelling(kind)),
-                self._macro(location),
+                self.symbols.spelled(kind),
+                self._macro(self.lib.getCursorLocation(cursor)),
                 self._constructor(),
                 names,
                 bool(self.lib.Cursor_isFunctionInlined(cursor)),
@@ -87,7 +101,7 @@ class Walker:
     def _parameters(self) -> list[str]:
         names: list[str] = []
         tree = self.tree
-        for child in tree.children[0]:
+        for child in tree.below(0):
             if tree.kind[child] == clang.K_PARM:
                 self.symbols.parameter(tree.cursor[child], len(names))
                 names.append(text(self.lib.getCursorSpelling(tree.cursor[child])))
@@ -105,16 +119,15 @@ class Walker:
     def _constructor(self) -> int:
         """1 for what runs before main, 2 for what runs after it, 3 for both."""
         tree = self.tree
-        if not any(tree.kind[child] == clang.K_UNEXPOSED_ATTR for child in tree.children[0]):
+        if not any(tree.kind[child] == clang.K_UNEXPOSED_ATTR for child in tree.below(0)):
             return 0
         # The attribute may stand on the first declaration alone.
         first = self.lib.getCanonicalCursor(tree.cursor[0])
         written = "".join(clang.declaration(cursor) for cursor in (tree.cursor[0], first))
         return ("__attribute__((constructor" in written) + 2 * ("__attribute__((destructor" in written)
 
-    def _variable(self, cursor: Cursor, location: Location) -> None:
+    def _variable(self, cursor: Cursor, where: int) -> None:
         symbol = self.symbols.of(cursor)
-        where = self.places.of(location)
         if symbol.number < 0:
             return
         # Without `extern` a declaration at file scope is a definition, be it a tentative one.
@@ -123,18 +136,20 @@ class Walker:
         )
         self._reference(symbol.number, DEFINITION if defined else DECLARATION, where)
         static = self.lib.getCursorLinkage(cursor) == clang.LINKAGE_INTERNAL
-        kind = text(self.lib.getTypeSpelling(self.lib.getCursorType(cursor)))
+        kind = self.symbols.spelled(self.lib.getCursorType(cursor))
         self.unit.variables.append([symbol.number, kind, where, static, defined])
         self.tree.read(cursor)
         self.symbols.function_key = f"f:{self.unit.path}:"
         self.body.variable(symbol)
 
-    def _record(self, cursor: Cursor, location: Location | None = None) -> None:
+    def _local_record(self, cursor: Cursor) -> None:
+        self._record(cursor, self.places.of(self.lib.getCursorLocation(cursor)))
+
+    def _record(self, cursor: Cursor, where: int) -> None:
         if not self.lib.isCursorDefinition(cursor) or cursor.d0 in self.seen:
             return
         self.seen.add(cursor.d0)
         record = self.symbols.record(cursor)
-        where = self.places.of(location or self.lib.getCursorLocation(cursor))
         if where < 0:
             return
         number = self.symbols.number(f"t:{record.key}")
@@ -150,7 +165,7 @@ class Walker:
                 rows.append(
                     [
                         symbol.number,
-                        text(self.lib.getTypeSpelling(kind)),
+                        self.symbols.spelled(kind),
                         symbol.carrier,
                         self.symbols.signature(function) if function is not None else "",
                     ]
@@ -158,27 +173,24 @@ class Walker:
             if nested is not None:
                 self._fields(nested, rows)
 
-    def _enum(self, cursor: Cursor, location: Location) -> None:
-        constants: list[Cursor] = []
-        clang.children(cursor, constants)
+    def _enum(self, cursor: Cursor, where: int) -> None:
         rows = []
-        for constant in constants:
+        for constant in children(cursor):
             if constant.kind != clang.K_ENUMCONST:
                 continue
             symbol = self.symbols.of(constant)
-            where = self.places.of(self.lib.getCursorLocation(constant))
-            if symbol.number >= 0 and where >= 0:
-                self._reference(symbol.number, DEFINITION, where)
-                rows.append([symbol.number, self.lib.getEnumConstantDeclValue(constant), where])
-        where = self.places.of(location)
+            place = self.places.of(self.lib.getCursorLocation(constant))
+            if symbol.number >= 0 and place >= 0:
+                self._reference(symbol.number, DEFINITION, place)
+                rows.append([symbol.number, self.lib.getEnumConstantDeclValue(constant), place])
         symbol = self.symbols.of(cursor)
         if symbol.number >= 0:
             self._reference(symbol.number, DEFINITION, where)
         self.unit.enums.append([symbol.number, where, rows])
 
-    def _typedef(self, cursor: Cursor, location: Location) -> None:
+    def _typedef(self, cursor: Cursor, where: int) -> None:
         symbol = self.symbols.of(cursor)
-        self._reference(symbol.number, DEFINITION, self.places.of(location))
+        self._reference(symbol.number, DEFINITION, where)
 
 
 def walk(tu: int, path: str, full: str, roots: dict[str, str]) -> Unit:
