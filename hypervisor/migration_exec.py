@@ -7,13 +7,10 @@ from __future__ import annotations
 
 from hypervisor.migration import (
     FdMigrationState,
-    migrate_fd_cancel,
     migrate_fd_connect,
-    migrate_fd_get_status,
     migrate_fd_monitor_suspend,
-    migrate_fd_release,
 )
-from hypervisor.migration_socket import accept_from_file, write_to_descriptor
+from hypervisor.migration_socket import accept_from_file, outgoing, write_to_descriptor
 from hypervisor.monitor import Monitor
 from hypervisor.qemu_sockets import socket_set_nonblock
 from hypervisor.savevm_file import QEMUFile, _popen, qemu_fclose, qemu_popen, qemu_popen_cmd, qemu_stdio_fd
@@ -52,17 +49,7 @@ def exec_start_outgoing_migration(
     mon: Monitor, command: str, bandwidth_limit: int, detach: int, blk: int, inc: int
 ) -> FdMigrationState:
     """Run the command and save the machine into its input."""
-    s = FdMigrationState(
-        close=exec_close,
-        get_error=file_errno,
-        write=file_write,
-        cancel=migrate_fd_cancel,
-        get_status=migrate_fd_get_status,
-        release=migrate_fd_release,
-        blk=blk,
-        shared=inc,
-        bandwidth_limit=bandwidth_limit,
-    )
+    s = outgoing(file_errno, file_write, exec_close, bandwidth_limit, blk, inc)
     process = _popen(command, "w")
     assert process.stdin is not None
     s.fd = process.stdin.fileno()

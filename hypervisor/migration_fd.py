@@ -12,13 +12,10 @@ import sys
 
 from hypervisor.migration import (
     FdMigrationState,
-    migrate_fd_cancel,
     migrate_fd_connect,
-    migrate_fd_get_status,
     migrate_fd_monitor_suspend,
-    migrate_fd_release,
 )
-from hypervisor.migration_socket import accept_from_file, write_to_descriptor
+from hypervisor.migration_socket import accept_from_file, outgoing, write_to_descriptor
 from hypervisor.monitor import Monitor
 from hypervisor.monitor_control import monitor_get_fd
 from hypervisor.osdep import close_fd
@@ -75,18 +72,8 @@ def fd_start_outgoing_migration(
         )
         return None
     os.set_blocking(fd, False)
-    s = FdMigrationState(
-        get_error=fd_errno,
-        write=fd_write,
-        close=fd_close,
-        cancel=migrate_fd_cancel,
-        get_status=migrate_fd_get_status,
-        release=migrate_fd_release,
-        blk=blk,
-        shared=inc,
-        bandwidth_limit=bandwidth_limit,
-        fd=fd,
-    )
+    s = outgoing(fd_errno, fd_write, fd_close, bandwidth_limit, blk, inc)
+    s.fd = fd
     if not detach:
         migrate_fd_monitor_suspend(s, mon)
     migrate_fd_connect(s)

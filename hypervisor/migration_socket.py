@@ -1,6 +1,8 @@
 """What the ways of migration have in common, around the calls that 0.12.4 makes.
 
 - `parse_host_port(str)`: of net.c.
+- `outgoing(...)`: the state of a migration that begins.
+- `begin_to_connect(s, ...)`: the source's first step over TCP and unix sockets.
 - `write_to_socket`, `close_connection`, `connected`: the source's side of TCP and unix sockets.
 - `write_to_descriptor`: that of commands and descriptors.
 - `accept_incoming(fd, runs)`, `accept_from_file(f)`: the destination's, of the same two kinds.
@@ -16,7 +18,12 @@ from collections.abc import Callable
 from zlib import crc32
 
 from hypervisor import migration_verdict as verdict
-from hypervisor.migration import FdMigrationState
+from hypervisor.migration import (
+    FdMigrationState,
+    migrate_fd_cancel,
+    migrate_fd_get_status,
+    migrate_fd_release,
+)
 from hypervisor.qemu_sockets import closesocket, qemu_accept, socket_of
 from hypervisor.savevm import distrust, half_loaded, last_complaint, qemu_announce_self, qemu_loadvm_state
 from hypervisor.savevm_file import QEMUFile, qemu_fclose, qemu_fopen_socket, qemu_stdio_fd
@@ -45,6 +52,68 @@ def parse_host_port(str: str) -> tuple[str, int] | None:
         return socket.gethostbyname(host), int(port)
     except (OSError, UnicodeError):
         return None
+
+
+def outgoing(
+    get_error: Callable[[FdMigrationState], int],
+    write: Callable[[FdMigrationState, memoryview, int], int],
+    close: Callable[[FdMigrationState], int],
+    bandwidth_limit: int,
+    blk: int,
+    inc: int,
+) -> FdMigrationState:
+    """What a migration begins with.
+
+    Parameters
+    ----------
+    get_error, write, close : callable
+        What differs from one protocol to another.
+    bandwidth_limit : int
+        Bytes a second.
+    blk, inc : int
+        Of `migrate`: -b, disks go too; -i, only what overlays hold.
+    """
+    return FdMigrationState(
+        get_error=get_error,
+        write=write,
+        close=close,
+        cancel=migrate_fd_cancel,
+        get_status=migrate_fd_get_status,
+        release=migrate_fd_release,
+        blk=blk,
+        shared=inc,
+        bandwidth_limit=bandwidth_limit,
+    )
+
+
+def begin_to_connect(
+    s: FdMigrationState, address: tuple[str, int] | str, uri: str, go_on: Callable[[FdMigrationState], None]
+) -> int:
+    """Connect, without waiting for it.
+
+    Parameters
+    ----------
+    uri : str
+        What the user wrote, for the message.
+    go_on : callable
+        Called by the main loop when the connection stands or has failed, if that takes time.
+
+    Returns
+    -------
+    int
+        0 when it stands, -EINPROGRESS when it takes time, or another -errno after a message.
+    """
+    s._errno = socket_of(s.fd).connect_ex(address)
+    if not s._errno:
+        return 0
+    assert s.get_error is not None
+    code = s.get_error(s)
+    if code in (errno.EINPROGRESS, errno.EWOULDBLOCK):
+        qemu_set_fd_handler2(s.fd, None, None, go_on, s)
+        return -errno.EINPROGRESS
+    closesocket(s.fd)
+    print(f"studykvm: {uri}: {os.strerror(code)}", file=sys.stderr)
+    return -code
 
 
 def write_to_socket(s: FdMigrationState, buf: memoryview, size: int) -> int:

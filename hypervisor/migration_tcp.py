@@ -6,24 +6,22 @@
 from __future__ import annotations
 
 import errno
-import os
 import re
 import socket
 import sys
 
 from hypervisor.migration import (
     FdMigrationState,
-    migrate_fd_cancel,
     migrate_fd_connect,
     migrate_fd_error,
-    migrate_fd_get_status,
     migrate_fd_monitor_suspend,
-    migrate_fd_release,
 )
 from hypervisor.migration_socket import (
     accept_incoming,
+    begin_to_connect,
     close_connection,
     connected,
+    outgoing,
     parse_host_port,
     write_to_socket,
 )
@@ -71,34 +69,19 @@ def tcp_start_outgoing_migration(
     address = parse_host_port(host_port)
     if address is None:
         return None
-    s = FdMigrationState(
-        get_error=socket_errno,
-        write=socket_write,
-        close=tcp_close,
-        cancel=migrate_fd_cancel,
-        get_status=migrate_fd_get_status,
-        release=migrate_fd_release,
-        blk=blk,
-        shared=inc,
-        bandwidth_limit=bandwidth_limit,
-    )
+    s = outgoing(socket_errno, socket_write, tcp_close, bandwidth_limit, blk, inc)
     s.fd = qemu_socket(socket.AF_INET, socket.SOCK_STREAM, 0)
     socket_set_nonblock(s.fd)
     if not detach:
         migrate_fd_monitor_suspend(s, mon)
-    s._errno = socket_of(s.fd).connect_ex(address)
-    ret = -socket_errno(s) if s._errno else 0
-    if ret in (-errno.EINPROGRESS, -errno.EWOULDBLOCK):
-        qemu_set_fd_handler2(s.fd, None, None, tcp_wait_for_connect, s)
-    elif ret < 0:
-        closesocket(s.fd)
-        print(f"studykvm: tcp:{host_port}: {os.strerror(-ret)}", file=sys.stderr)
+    ret = begin_to_connect(s, address, f"tcp:{host_port}", tcp_wait_for_connect)
+    if ret == 0:
+        migrate_fd_connect(s)
+    elif ret != -errno.EINPROGRESS:
         if s.mon is not None:
             # quirk: 0.12.4's monitor takes no more commands.
             monitor_resume(s.mon)
         return None
-    else:
-        migrate_fd_connect(s)
     return s
 
 

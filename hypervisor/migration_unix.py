@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import errno
-import os
 import socket
 import sys
 
 from hypervisor import quirks
 from hypervisor.migration import (
     FdMigrationState,
-    migrate_fd_cancel,
     migrate_fd_connect,
     migrate_fd_error,
-    migrate_fd_get_status,
     migrate_fd_monitor_suspend,
-    migrate_fd_release,
 )
-from hypervisor.migration_socket import accept_incoming, close_connection, connected, write_to_socket
+from hypervisor.migration_socket import (
+    accept_incoming,
+    begin_to_connect,
+    close_connection,
+    connected,
+    outgoing,
+    write_to_socket,
+)
 from hypervisor.monitor import Monitor
 from hypervisor.qemu_sockets import (
     closesocket,
@@ -67,30 +70,15 @@ def unix_start_outgoing_migration(
     mon: Monitor, path: str, bandwidth_limit: int, detach: int, blk: int, inc: int
 ) -> FdMigrationState | None:
     """Connect; None when that cannot be."""
-    s = FdMigrationState(
-        get_error=unix_errno,
-        write=unix_write,
-        close=unix_close,
-        cancel=migrate_fd_cancel,
-        get_status=migrate_fd_get_status,
-        release=migrate_fd_release,
-        blk=blk,
-        shared=inc,
-        bandwidth_limit=bandwidth_limit,
-    )
+    s = outgoing(unix_errno, unix_write, unix_close, bandwidth_limit, blk, inc)
     s.fd = qemu_socket(socket.AF_UNIX, socket.SOCK_STREAM, 0)
     socket_set_nonblock(s.fd)
-    s._errno = socket_of(s.fd).connect_ex(path[:_PATH_SIZE])
-    ret = -unix_errno(s) if s._errno else 0
-    if ret in (-errno.EINPROGRESS, -errno.EWOULDBLOCK):
-        qemu_set_fd_handler2(s.fd, None, None, unix_wait_for_connect, s)
-    elif ret < 0:
-        closesocket(s.fd)
-        print(f"studykvm: unix:{path}: {os.strerror(-ret)}", file=sys.stderr)
+    ret = begin_to_connect(s, path[:_PATH_SIZE], f"unix:{path}", unix_wait_for_connect)
+    if ret not in (0, -errno.EINPROGRESS):
         return None
     if not detach:
         migrate_fd_monitor_suspend(s, mon)
-    if ret >= 0:
+    if ret == 0:
         migrate_fd_connect(s)
     return s
 
