@@ -288,22 +288,27 @@ def test_a_file_is_not_replaced_by_a_socket(side, tmp_path):
     assert kept.read_bytes() == b"kept"
 
 
-def test_disks_go_with_the_machine(machine, side, tmp_path):
-    guests.write_count_disk(str(tmp_path / "count.img"), size=3 << 20)
-    empty = tmp_path / "empty.img"
-    empty.write_bytes(bytes(3 << 20))
+def move_with_disk(machine, side, tmp_path, disk, option):
+    """Move a counting guest to a machine that has a disk of its own."""
     destination = machine(
-        *("-m", "16", "-hda", empty, "-nographic", "-monitor", "stdio", "-serial", "null"),
+        *("-m", "16", "-hda", disk, "-nographic", "-monitor", "stdio", "-serial", "null"),
         *("-incoming", f"unix:{tmp_path}/way"),
     )
     destination.wait_for("(qemu) ")
     source = side("source")
     source.wait_for_numbers(50)
-    source.ask(f"migrate -b unix:{tmp_path}/way", seconds=60)
+    source.ask(f"migrate {option} unix:{tmp_path}/way", seconds=60)
     assert "Migration status: completed" in source.ask("info migrate")
     source.stop()
     destination.type("quit\n")
     destination.end()
+
+
+def test_disks_go_with_the_machine(machine, side, tmp_path):
+    guests.write_count_disk(str(tmp_path / "count.img"), size=3 << 20)
+    empty = tmp_path / "empty.img"
+    empty.write_bytes(bytes(3 << 20))
+    move_with_disk(machine, side, tmp_path, empty, "-b")
     assert empty.read_bytes() == (tmp_path / "count.img").read_bytes()
 
 
@@ -313,18 +318,7 @@ def test_with_a_shared_base_only_the_overlay_goes(machine, side, tmp_path, monke
     for name in ("count.img", "other.img"):
         img("create", "-f", "qcow2", "-b", "base.img", name)
     io_("count.img", "write -P 0x5a 0x280000 512")
-    destination = machine(
-        *("-m", "16", "-hda", "other.img", "-nographic", "-monitor", "stdio", "-serial", "null"),
-        *("-incoming", f"unix:{tmp_path}/way"),
-    )
-    destination.wait_for("(qemu) ")
-    source = side("source")
-    source.wait_for_numbers(50)
-    source.ask(f"migrate -i unix:{tmp_path}/way", seconds=60)
-    assert "Migration status: completed" in source.ask("info migrate")
-    source.stop()
-    destination.type("quit\n")
-    destination.end()
+    move_with_disk(machine, side, tmp_path, "other.img", "-i")
     # Of five chunks of 1 MiB the guest's and the marked one.
     assert (tmp_path / "other.img").stat().st_size < 4 << 20
     for name in ("count", "other"):
