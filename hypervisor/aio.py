@@ -49,6 +49,14 @@ def find_aio_handler(fd: int) -> AioHandler | None:
     return None
 
 
+def _forget(node: AioHandler) -> None:
+    # Whoever goes through the list takes it out later.
+    if _walking_handlers:
+        node.deleted = 1
+    else:
+        _aio_handlers.remove(node)
+
+
 @traced
 def qemu_aio_set_fd_handler(
     fd: int,
@@ -68,22 +76,14 @@ def qemu_aio_set_fd_handler(
         Runs the callbacks of completed requests that the active context allows; 1 if it ran any.
     """
     node = find_aio_handler(fd)
-    if io_read is None and io_write is None:
-        if node is not None:
-            if _walking_handlers:
-                node.deleted = 1
-            else:
-                _aio_handlers.remove(node)
-    else:
+    if io_read or io_write:
         if node is None:
-            node = AioHandler()
-            node.fd = fd
+            node = AioHandler(fd=fd)
             _aio_handlers.insert(0, node)
-        node.io_read = io_read
-        node.io_write = io_write
-        node.io_flush = io_flush
-        node.io_process_queue = io_process_queue
-        node.opaque = opaque
+        node.io_read, node.io_write, node.io_flush = io_read, io_write, io_flush
+        node.io_process_queue, node.opaque = io_process_queue, opaque
+    elif node is not None:
+        _forget(node)
     linked.qemu_set_fd_handler2(fd, None, io_read, io_write, opaque)
     return 0
 

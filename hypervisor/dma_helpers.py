@@ -87,6 +87,20 @@ def dma_bdrv_unmap(dbs: DMAAIOCB) -> None:
         cpu_physical_memory_unmap(base, length, not dbs.is_write, length)
 
 
+def _map(dbs: DMAAIOCB, iov: QEMUIOVector, sg: QEMUSGList) -> None:
+    """View as much of the guest's memory as there is, from where the last round ended."""
+    for entry in sg.sg[dbs.sg_cur_index : sg.nsg]:
+        while dbs.sg_cur_byte < entry.len:
+            start, left = entry.base + dbs.sg_cur_byte, entry.len - dbs.sg_cur_byte
+            mem, length = cpu_physical_memory_map(start, left, not dbs.is_write)
+            if mem is None:
+                return
+            qemu_iovec_add(iov, mem, length)
+            dbs.sg_cur_byte += length
+        dbs.sg_cur_byte = 0
+        dbs.sg_cur_index += 1
+
+
 @traced
 def dma_bdrv_cb(opaque: DMAAIOCB, ret: int) -> None:
     """Go on with a request: map and submit, or tell the device that all is done.
@@ -104,18 +118,7 @@ def dma_bdrv_cb(opaque: DMAAIOCB, ret: int) -> None:
         qemu_iovec_destroy(dbs.iov)
         qemu_aio_release(dbs)
         return
-    while dbs.sg_cur_index < dbs.sg.nsg:
-        entry = dbs.sg.sg[dbs.sg_cur_index]
-        mem, length = cpu_physical_memory_map(
-            entry.base + dbs.sg_cur_byte, entry.len - dbs.sg_cur_byte, not dbs.is_write
-        )
-        if mem is None:
-            break
-        qemu_iovec_add(dbs.iov, mem, length)
-        dbs.sg_cur_byte += length
-        if dbs.sg_cur_byte == entry.len:
-            dbs.sg_cur_byte = 0
-            dbs.sg_cur_index += 1
+    _map(dbs, dbs.iov, dbs.sg)
     submit = bdrv_aio_writev if dbs.is_write else bdrv_aio_readv
     if dbs.iov.size:
         dbs.acb = submit(dbs.bs, dbs.sector_num, dbs.iov, dbs.iov.size // 512, dma_bdrv_cb, dbs)

@@ -172,11 +172,7 @@ def bdrv_aio_writev(
 ) -> Any:
     """Begin to write sectors from `qiov`; the request, or None if it is refused."""
     drv = bs.drv
-    if drv is None:
-        return None
-    if bs.read_only:
-        return None
-    if bdrv_check_request(bs, sector_num, nb_sectors):
+    if drv is None or bs.read_only or bdrv_check_request(bs, sector_num, nb_sectors):
         return None
     if bs.dirty_bitmap is not None:
         set_dirty_bitmap(bs, sector_num, nb_sectors, 1)

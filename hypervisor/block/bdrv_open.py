@@ -88,16 +88,12 @@ def find_image_format(filename: str) -> BlockDriver | None:
     bdrv_delete(bs)
     if ret < 0:
         return None
-    score_max = 0
-    for drv1 in drivers():
-        if drv1.bdrv_probe is not None:
-            score = drv1.bdrv_probe(buf, ret, filename)
-            if score > score_max:
-                score_max = score
-                drv = drv1
-    if not score_max:
-        # quirk: bad magic is no error
-        note("probe-raw", "no format claims an image: it is taken as raw, whatever it holds (block.c)")
+    scores = {f.format_name: f.bdrv_probe(buf, ret, filename) for f in drivers() if f.bdrv_probe is not None}
+    best = max(scores.values(), default=0)
+    if best > 0:
+        return next(f for f in drivers() if scores.get(f.format_name) == best)
+    # quirk: bad magic is no error
+    note("probe-raw", "no format claims an image: it is taken as raw, whatever it holds (block.c)")
     return drv
 
 

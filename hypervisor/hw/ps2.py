@@ -208,14 +208,18 @@ def ps2_mouse_event(opaque: PS2MouseState, dx: int, dy: int, dz: int, buttons_st
     s.mouse_dx += dx
     s.mouse_dy -= dy
     s.mouse_dz += dz
-    if not (s.mouse_dx or s.mouse_dy or s.mouse_dz) and s.mouse_buttons == buttons_state:
-        return
+    to_tell = buttons_state != s.mouse_buttons or _moved(s)
     s.mouse_buttons = buttons_state
     if s.mouse_status & MOUSE_STATUS_REMOTE or s.common.queue.count >= PS2_QUEUE_SIZE - 16:
         return
-    ps2_mouse_send_packet(s)
-    while s.mouse_dx or s.mouse_dy or s.mouse_dz:
+    while to_tell:
         ps2_mouse_send_packet(s)
+        # A packet holds only so much of a movement.
+        to_tell = _moved(s)
+
+
+def _moved(s: PS2MouseState) -> bool:
+    return any((s.mouse_dx, s.mouse_dy, s.mouse_dz))
 
 
 def _mouse_defaults(s: PS2MouseState) -> None:
