@@ -20,9 +20,14 @@
 # > classic and a hosted VMM? Where do Xen, Hyper-V, ESX, KVM and OpenVZ belong? What does your own machine offer?
 #
 # Half of this is words, half can be measured. Do both. About an hour.
+#
+# Replace the `...` in the cells with `check`. `hint("2.1")` helps, step by step. In a terminal:
+# `studykvm exercise answer 2.7 b`.
 
 # %%
 import os
+import textwrap
+import time
 from pathlib import Path
 
 from studykvm.coursework import check, exits, hint, predict
@@ -31,9 +36,9 @@ from studykvm.coursework.lab import bars, picture, recorded, run, stacks
 # %% [markdown]
 # ## Predict first
 #
-# A guest that only computes runs about as fast as without a machine around it. A guest that writes to a port must leave
-# its processor each time, and something outside serves it. What does one such exit cost: nanoseconds, microseconds,
-# milliseconds? Does KVM make it cheaper than a translator such as unicorn (QEMU's TCG) does?
+# With a processor that helps, a guest that only computes runs about as fast as without a machine around it. A guest that
+# writes to a port must leave its processor each time, and something outside serves it. What does one such exit cost:
+# nanoseconds, microseconds, milliseconds? And in a translator such as unicorn, which is QEMU's TCG as a library?
 
 # %%
 predict("2.4", ...)
@@ -44,7 +49,7 @@ predict("2.5", ...)
 #
 # A virtual machine offers an interface that another layer implements. It matters which interface: that of a system's
 # calls (one program runs in it), or that of a whole machine (an operating system runs in it). And it matters who has the
-# hardware.
+# hardware: who schedules, who drives the disk.
 
 # %%
 stacks(
@@ -60,15 +65,39 @@ stacks(
 # does one lose? Speed at each exit, memory for each system, and a layer that must be trusted. Which of these do you find
 # again in what you measure below?
 #
+# What is known of the five:
+#
+# - Xen: the boot loader loads it first. It starts a Linux, dom0, which has the drivers and asks it for further domains.
+# - Hyper-V: a Windows is installed. Once Hyper-V is switched on, the boot loader loads it first, and that Windows goes
+#   on as its first partition.
+# - ESX: is installed on an empty machine, and brings a kernel of its own with drivers for disks and network.
+# - KVM: a module of Linux. A guest is a process with a thread for each of its processors.
+# - OpenVZ: a changed Linux. `uname -r` says the same in each of its environments, which have users, processes and files
+#   of their own.
+#
 # ### 2.1
-# **Where do Xen, Hyper-V, ESX, KVM and OpenVZ belong: classic VMM, hosted VMM, or neither?**
+# **Where do Xen, Hyper-V, ESX, KVM and OpenVZ belong: classic VMM, hosted VMM, or neither?** Draw them first: what stands
+# on what? Each `...` is a layer to be named, and you may add some.
+
+# %%
+stacks(
+    {
+        "Xen": ["programs", ..., ..., "hardware"],
+        "Hyper-V": ["programs", ..., ..., "hardware"],
+        "ESX": ["programs", ..., ..., "hardware"],
+        "KVM": ["programs", ..., ..., "hardware"],
+        "OpenVZ": ["programs", ..., ..., "hardware"],
+    },
+    "mine.svg",
+)
 
 # %%
 check("2.1", {"Xen": ..., "Hyper-V": ..., "ESX": ..., "KVM": ..., "OpenVZ": ...})
 
 # %% [markdown]
 # ### 2.2
-# **Process VM or system VM?**
+# **Process VM or system VM?** `qemu-x86_64` runs one program of Linux for x86_64 on another processor, and hands on its
+# system calls.
 
 # %%
 check(
@@ -83,32 +112,36 @@ check(
 
 # %% [markdown]
 # ## This very machine
+#
+# What its first processor can do, as Linux tells it. `vmx` is the help of Intel's processors for virtual machines (VT-x),
+# `svm` that of AMD's (AMD-V), `ept` and `npt` their second page tables; `hypervisor` is never set by a processor itself,
+# but by what pretends to be one.
 
 # %%
 flags = []
 if Path("/proc/cpuinfo").exists():
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     flags = next((line.split()[2:] for line in lines if line.startswith("flags")), [])
-print(
-    len(flags),
-    "flags, among them",
-    [flag for flag in flags if flag in ("vmx", "svm", "hypervisor", "ept", "npt")],
-)
-print(
-    "/dev/kvm:", os.path.exists("/dev/kvm"), "and you may use it:", os.access("/dev/kvm", os.R_OK | os.W_OK)
-)
-print(
-    "modules:",
-    [name for name in ("kvm_intel", "kvm_amd", "kvm_pvm", "kvm") if os.path.isdir(f"/sys/module/{name}")],
-)
+print(textwrap.fill(" ".join(flags) or "no flags in /proc/cpuinfo", 110))
+
+# %% [markdown]
+# KVM shows itself as a device. Which kind it is, the module behind it tells, if the kernel lets you see it: kvm_intel and
+# kvm_amd use the processor's help, kvm_pvm does without. Then a first guest under KVM; where there is none, QEMU's
+# words and a boot without.
+
+# %%
+print("the devices: ", *sorted(str(path) for path in Path("/dev").glob("*kvm*")))
+print("the modules: ", *sorted(path.name for path in Path("/sys/module").glob("kvm*")))
+Path("one.img").write_bytes(exits.guest(1).ljust(1 << 20, b"\0"))
+run("boot -net none -m 4 -hda one.img -enable-kvm")
 
 # %% [markdown]
 # ### 2.3
-# **What does it offer?** The flag of its processor (vmx, svm or none), whether there is /dev/kvm, and whether it is itself
-# a guest.
+# **What does it offer?** The flag of its processor (vmx, svm or none), whether there is /dev/kvm, what executes a guest
+# under it (the processor, software, or none if there is no KVM), and whether this machine is itself a guest.
 
 # %%
-check("2.3", {"flag": ..., "/dev/kvm": ..., "inside a machine": ...})
+check("2.3", {"flag": ..., "/dev/kvm": ..., "KVM": ..., "inside a machine": ...})
 
 # %% [markdown]
 # ## The cost of one exit
@@ -117,35 +150,52 @@ check("2.3", {"flag": ..., "/dev/kvm": ..., "inside a machine": ...})
 
 # %%
 print(exits.guest(1_000_000)[:12].hex(" "), " mov ecx, 1000000; out 80h, al; dec ecx; jnz")
-Path("exits.img").write_bytes(exits.guest(1_000_000).ljust(1 << 20, b"\0"))
-run("boot -net none -m 4 -hda exits.img --trace exits.trace", quiet=True)
-Path("none.img").write_bytes(exits.guest(1).ljust(1 << 20, b"\0"))
-
-# %%
-import time
+Path("million.img").write_bytes(exits.guest(1_000_000).ljust(1 << 20, b"\0"))
+BOOT = "boot -net none -m 4 -hda"
 
 
-def seconds(command: str) -> float:
+def milliseconds(command: str) -> int:
     """How long a command of studykvm takes."""
     start = time.perf_counter()
     run(command, quiet=True)
-    return time.perf_counter() - start
+    return round((time.perf_counter() - start) * 1000)
 
 
-few = seconds("boot -net none -m 4 -hda none.img")
-many = seconds("boot -net none -m 4 -hda exits.img")
-bars({"one write, ms": round(few * 1000), "a million, ms": round(many * 1000)})
+few, many = milliseconds(f"{BOOT} one.img"), milliseconds(f"{BOOT} million.img")
+bars({"one write, ms": few, "a million, ms": many})
+
+# %% [markdown]
+# And under KVM, where this machine has one you may use: 40,000 writes, for each may cost more.
+
+# %%
+Path("many.img").write_bytes(exits.guest(40_000).ljust(1 << 20, b"\0"))
+if os.access("/dev/kvm", os.R_OK | os.W_OK):
+    few_kvm, many_kvm = (
+        milliseconds(f"{BOOT} one.img -enable-kvm"),
+        milliseconds(f"{BOOT} many.img -enable-kvm"),
+    )
+    bars({"one write under KVM, ms": few_kvm, "40,000 under KVM, ms": many_kvm})
+else:
+    print("no KVM that you may use")
 
 # %% [markdown]
 # ### 2.4 and 2.5
-# **How many microseconds does one exit cost, with unicorn and with KVM?** `exits.cost("kvm")` does for KVM what you did by
-# hand; where this machine has none, it gives None, and any number will do.
+# **How many microseconds does one exit cost, with unicorn and with KVM?** `exits.cost("kvm")` does what you did by
+# hand; where this machine has no KVM, it gives None, and any number will do.
 
 # %%
 check("2.4", ...)
 
 # %%
 check("2.5", ...)
+
+# %% [markdown]
+# Where does such an exit go? Under unicorn to a function that is called out of translated code: a trace of the million
+# shows how seldom the loop around it was left. Under KVM each write ends the ioctl KVM_RUN.
+
+# %%
+run(f"{BOOT} million.img --trace million.trace", quiet=True)
+run("trace stats million.trace --only cpu_x86_exec --only main_loop_wait")
 
 # %% [markdown]
 # ## KVM in the source
@@ -156,7 +206,8 @@ check("2.5", ...)
 picture("graph kvm_cpu_exec --depth 2 --boxes 40", "kvm.svg")
 
 # %% [markdown]
-# And as it happened: recording d02 is of the real program with KVM, d01 of the same boot without.
+# And as it happened: recording d02 is of the real program with KVM, d01 of the same boot without. A mark such as [t2]
+# stands for a thread; the main one has none.
 
 # %%
 recorded("d02", 32433, 32445)
@@ -183,15 +234,10 @@ check("2.7", ...)
 # ## Change something and see
 #
 # A guest that computes instead: replace the write to the port by an instruction that stays inside, and time again. What
-# does the difference tell about the code that most programs consist of?
+# does the difference tell about the code that most programs consist of? (The bars hold the start of the machine, too.)
 
 # %%
 inside = bytearray(exits.guest(1_000_000))
 inside[6:8] = b"\x90\x90"  # nop; nop, where out 80h, al was
 Path("inside.img").write_bytes(inside.ljust(1 << 20, b"\0"))
-bars(
-    {
-        "writes, ms": round(many * 1000),
-        "nothing to serve, ms": round(seconds("boot -net none -m 4 -hda inside.img") * 1000),
-    }
-)
+bars({"a million writes, ms": many, "nothing to serve, ms": milliseconds(f"{BOOT} inside.img")})

@@ -20,8 +20,11 @@
 # > and boot for the first time. What happens before the guest's first instruction, and what is the first thing it
 # > reads?
 #
-# configure writes two files of decisions, make reads them. You will see them through what they leave: the index of the
-# real source, in which each function knows the programs it is in. About an hour.
+# You will see what configure and make decide through what they leave: the index of the real source was built by the
+# same decisions, and in it each function knows the programs it is in. About an hour.
+#
+# Replace the `...` in the cells with `check`. `hint("3.1")` helps, step by step. In a terminal:
+# `studykvm exercise answer 3.2 'main -> main_loop'`.
 
 # %%
 import re
@@ -31,9 +34,10 @@ import subprocess
 from pathlib import Path
 
 import graphs
+from graphs.index import profile
 from studykvm.coursework import check, hint, predict
 from studykvm.coursework.lab import bars, picture, recorded, run
-from studykvm.guests import write_demo_disk
+from studykvm.guests import write_boot_cd, write_demo_disk
 from tracer import load
 from tracer.values import show as shown
 
@@ -48,11 +52,35 @@ predict("3.1", ...)
 predict("3.4", ...)
 
 # %% [markdown]
-# ## What was built
+# ## What configure decides
+#
+# configure looks at the host and writes config-host.mak, and for each target a config-target.mak. make turns both into
+# headers. These are the headers by which the index was built; which of their lines tell of the host, which of the target?
 
 # %%
 source = graphs.open()
-print(source)
+build = profile.load(source.graph["profile"]).data
+for header, text in build["scratch"].items():
+    print(f"--- {header}\n{text.strip().replace('{version}', '0.12.4')}")
+
+# %% [markdown]
+# A decision takes effect where the source asks for it. CONFIG_LINUX_AIO was found; CONFIG_KVM is a matter of the target,
+# and not of the tools. Which programs have the functions that these decisions let in?
+
+# %%
+for node, data in source.nodes(data=True):
+    if data["name"] in ("laio_submit", "kvm_run"):
+        print(f"{node:<32} {', '.join(data['programs'])}")
+
+# %% [markdown]
+# ## What make decides
+#
+# Which files are linked into which program: how many they are, and how many functions come of them.
+
+# %%
+for name, linked in build["sets"].items():
+    files = linked["files"] + [file for part in linked["with"] for file in build["parts"][part]["files"]]
+    print(f"{name:<7} {linked['program']:<19} {len(files):>3} C files")
 sizes = {}
 for _, data in source.nodes(data=True):
     for program in data["programs"]:
@@ -60,25 +88,41 @@ for _, data in source.nodes(data=True):
 bars(sizes)
 
 # %% [markdown]
-# Some files exist twice in spirit: the tools have no main loop, no monitor, no clock, and still the block layer calls for
-# them. Who offers `qemu_bh_new` in which program?
+# The tools have no main loop, no monitor, no clock, and still the block layer calls for them. So some functions are there
+# twice. Which of the two is in which program?
 
 # %%
 for node, data in source.nodes(data=True):
     if data["name"] in ("qemu_bh_new", "monitor_printf", "qemu_get_clock"):
-        print(f"{node:<32} {', '.join(data['programs'])}")
+        print(node)
 
 # %% [markdown]
 # ### 3.1
-# **Into which programs goes each of these files?**
+# **Into which programs goes each of these files?** `source.nodes[node]["programs"]` tells it of one function, as above.
 
 # %%
 check("3.1", {"block/qcow.c": ..., "qemu-tool.c": ..., "vl.c": ..., "qemu-io.c": ...})
 
 # %% [markdown]
-# ## A disk, a boot medium, the first boot
+# ## A disk image, a boot medium, the first boot
 #
-# The first sector of a disk is a program, if its last two bytes say so.
+# A new disk holds nothing. Whoever boots from it is told so, by the BIOS and not by QEMU.
+
+# %%
+run("img create -f raw empty.img 16M")
+run("boot -hda empty.img")
+
+# %% [markdown]
+# So one boots from a medium first: a CD, whose block 17 names a catalog, which names the program to load (El Torito).
+
+# %%
+write_boot_cd("cd.img")
+print(Path("cd.img").read_bytes()[17 * 2048 :][:30])
+run("boot -hda empty.img -cdrom cd.img -boot d")
+
+# %% [markdown]
+# An installer would now write to the disk. Here is one with a small guest on it: its first sector is a program, if the
+# last two bytes say so.
 
 # %%
 write_demo_disk("disk.img")
@@ -87,36 +131,47 @@ print(sector[:16].hex(" "), "...", sector[510:].hex(" "))
 run("img info disk.img")
 run("boot -hda disk.img --trace boot.trace")
 
+# %% [markdown]
+# main() prepares, and then there is only the loop:
+
 # %%
-picture("draw boot.trace --from main --depth 2 --boxes 40", "main.svg")
+picture("draw boot.trace --from main_loop --depth 2", "loop.svg")
 
 # %% [markdown]
 # ### 3.2
-# **By which way of calls does main() of the real program come to cpu_x86_exec(), which runs the guest's code?**
+# **By which way of calls does main() of the real program come to cpu_x86_exec(), which runs the guest's code?** In its first
+# turn the guest does not run yet:
 
 # %%
 recorded("d01", 31332, 31338)
+
+# %%
 check("3.2", ...)
 
 # %% [markdown]
 # ## Before the guest's first instruction
 #
-# All requests to the disk, with where they come from:
+# Requests to the disk before and after the machine is set going by vm_start():
 
 # %%
 boot = load("boot.trace")
 started = next(boot.calls(function="vm_start")).step
-for call in boot.calls():
-    asked = call.function == "bdrv_read" and call.parent.function != "bdrv_pread"
-    if asked or (call.function.startswith("bdrv_aio_") and call.parent.function == "dma_bdrv_cb"):
-        when = "before" if call.step < started else "after"
-        sector = shown(call.args["sector_num"])
-        print(
-            f"{call.step:>6} {when} vm_start: {call.function}(sector_num={sector}) in {call.parent.function}"
-        )
+before, after = {}, {}
+for call in boot.calls(function="bdrv_*"):
+    if "sector_num" in call.args and call.function in ("bdrv_read", "bdrv_aio_readv", "bdrv_aio_writev"):
+        counts = before if call.step < started else after
+        counts[call.function] = counts.get(call.function, 0) + 1
+print("before vm_start")
+bars(before)
+print("after vm_start")
+bars(after)
+
+# %% [markdown]
+# So QEMU itself reads the disk before the guest does. What for? Somebody in here wants to know something of it; draw
+# deeper to see who:
 
 # %%
-picture("draw boot.trace --from ide_init_drive --depth 6", "geometry.svg")
+picture("draw boot.trace --from ide_init_drive --depth 2", "init.svg")
 
 # %% [markdown]
 # ### 3.3
@@ -124,6 +179,13 @@ picture("draw boot.trace --from ide_init_drive --depth 6", "geometry.svg")
 
 # %%
 check("3.3", ...)
+
+# %% [markdown]
+# A request names what it wants. This one is the guest's only write:
+
+# %%
+write = next(boot.calls(function="bdrv_aio_writev"))
+print(write.step, {name: shown(value) for name, value in write.args.items()})
 
 # %% [markdown]
 # ### 3.4
@@ -144,6 +206,9 @@ check("3.5", ...)
 #
 # Debian's SeaBIOS instead of the built-in BIOS, and GRUB on the disk, if they are installed (`apt-get install seabios
 # grub-pc-bin grub-common`). The disk: GRUB's first sector, and behind it GRUB's core with a script built in.
+#
+# It reads hundreds of sectors, and still `info blockstats` says 0. Who counts? `studykvm xref rd_bytes` names the lines;
+# bdrv_read() is not among them.
 
 # %%
 modules = Path("/usr/lib/grub/i386-pc")
@@ -159,8 +224,10 @@ if modules.is_dir() and shutil.which("grub-mkimage"):
     command = f"boot {bios} -hda grub.img -nographic -monitor stdio -serial file:grub.txt --trace grub.trace"
     run(command, typed=[("grub.txt", "grub>"), "info blockstats", "quit"])
     print(re.sub(r"\x1b(\[[^A-Za-z]*[A-Za-z]|c)", "", Path("grub.txt").read_text(errors="replace")))
-    reads = sum(1 for _ in load("grub.trace").calls(function="ide_sector_read"))
-    print(reads, "sectors were read until GRUB had loaded itself, each by a port and not by DMA")
+    reads = [
+        c for c in load("grub.trace").calls(function="bdrv_read") if c.parent.function == "ide_sector_read"
+    ]
+    print(len(reads), "sectors were read until GRUB had loaded itself, each through a port and not by DMA")
 else:
     print("GRUB is not here: apt-get install grub-pc-bin grub-common seabios")
 
@@ -174,3 +241,5 @@ with open("disk.img", "r+b") as disk:
     disk.seek(510)
     disk.write(b"\0\0")
 run("boot -hda disk.img --trace spoilt.trace")
+asked = sum(1 for _ in load("spoilt.trace").calls(function="bdrv_aio_readv"))
+print("requests for reading now:", asked, "instead of", after["bdrv_aio_readv"])

@@ -22,6 +22,9 @@
 #
 # The guest is a small program that makes a directory with a file in it on a FAT disk, as an operating system would. Its
 # source is `studykvm/guests/makedir.asm`. About an hour.
+#
+# Replace the `...` in the cells with `check`. `hint("4.1")` helps, step by step. In a terminal:
+# `studykvm exercise answer 4.5 b`.
 
 # %%
 import os
@@ -46,10 +49,11 @@ predict("4.3", ...)
 # %%
 write_fat_disk("base.img")
 run("img create -f qcow -b base.img overlay.img")
-sizes = {"base": os.path.getsize("base.img"), "overlay, new": os.path.getsize("overlay.img")}
 run("img info overlay.img")
 
 # %% [markdown]
+# `disk size` is what the file takes on the host's disk, in blocks; what `ls -l` calls its size is another number.
+#
 # The guest makes its directory; then the monitor is asked what the disk had to do, and the machine is switched off.
 
 # %%
@@ -66,25 +70,35 @@ def boot(image: str, *typed: str, trace: str = "") -> None:
 
 
 boot("overlay.img", "info blockstats", trace="write.trace")
-sizes["overlay, written"] = os.path.getsize("overlay.img")
-bars({name: size for name, size in sizes.items() if name != "base"})
+for name in ("base.img", "overlay.img"):
+    found = os.stat(name)
+    print(f"{name:<12} size {found.st_size:>11,}   on the host's disk {found.st_blocks * 512:>7,}")
 
 # %% [markdown]
-# Which parts of the disk are in the overlay now, which still in the base?
+# Which parts of the disk are in the overlay now, which still in the base? What is in neither reads as zeros.
 
 # %%
-run("img map --modern overlay.img")
+print(run("img map --modern overlay.img", quiet=True))
 
 # %% [markdown]
-# One of the guest's writes, from the device down to the file:
+# The guest wrote 3,584 bytes, and the overlay grew by ten times that. A cluster that is not there yet costs more than its
+# data: get_cluster_offset() looks it up, makes room at the end of the file, and notes where that is.
 
 # %%
-picture("draw write.trace --from qcow_aio_write_cb", "write.svg")
+picture("draw write.trace --from get_cluster_offset --depth 3", "write.svg")
+
+# %% [markdown]
+# How large are its writes? The third column is the length in bytes:
+
+# %%
+run("trace show write.trace --only bdrv_pwrite --args")
 
 # %% [markdown]
 # ### 4.1
 # A qcow overlay on a base of 16 MiB with the name base.img. **How many bytes has the file when it is new, and by how many
-# does it grow when one sector is written?** (The guest wrote several. `studykvm io` can write just one, into a new one.)
+# does it grow when one sector is written?** Try it: make a new one, and write one sector by
+# `run("io -c 'write 0 512' one.img")`. If your base has another name or size, say so, for both
+# stand in the file: `{"base": "mine.img", "size": "64M", "new": ..., "grows": ...}`.
 
 # %%
 check("4.1", {"new": ..., "grows": ...})
@@ -98,7 +112,9 @@ check("4.1", {"new": ..., "grows": ...})
 check("4.2", {"base before commit": ..., "base after commit": ...})
 
 # %% [markdown]
-# ## Commit, while the machine runs
+# ## Commit
+#
+# The guest is still there and waits when the monitor commits. Is the machine running meanwhile? It is asked before and after.
 
 
 # %%
@@ -110,13 +126,15 @@ def directory(image: str) -> bool:
 
 
 print("in the base before:", directory("base.img"))
-boot("overlay.img", "commit all", trace="commit.trace")
+boot("overlay.img", "info status", "commit all", "info status", trace="commit.trace")
 print("in the base after: ", directory("base.img"))
-sizes["overlay, committed"] = os.path.getsize("overlay.img")
-bars({name: size for name, size in sizes.items() if name != "base"})
+
+# %% [markdown]
+# What of the commit reached the files: do_commit() at the top, and at the bottom raw-posix.c, which reads and writes them.
+# What stands between is exercise 8.
 
 # %%
-picture("draw commit.trace --from do_commit --depth 4", "commit.svg")
+picture("draw commit.trace --from do_commit --only do_commit --only 'raw_p*'", "commit.svg")
 
 # %% [markdown]
 # ### 4.3
@@ -127,8 +145,8 @@ check("4.3", ...)
 
 # %% [markdown]
 # ### 4.4
-# **The same three sizes for a qcow2 overlay**, with one sector written: new, written, committed. Try it, it takes three
-# commands of `studykvm img` and `studykvm io`.
+# **The same three sizes for a qcow2 overlay**, with one sector written: new, written, committed. Try it: it takes three
+# commands of `studykvm img` and `studykvm io`, and `os.path.getsize` after each.
 
 # %%
 check("4.4", {"new": ..., "written": ..., "committed": ...})
@@ -139,7 +157,7 @@ check("4.4", {"new": ..., "written": ..., "committed": ...})
 #
 # - a: the overlay is closed and opened again
 # - b: the machine is stopped first
-# - c: neither: the monitor commits while the guest runs
+# - c: neither: the monitor commits, and the machine goes on
 
 # %%
 check("4.5", ...)
@@ -165,5 +183,5 @@ print("grown by", os.path.getsize("new.img") - before)
 write_fat_disk("fresh.img")
 run("img create -f qcow2 -b fresh.img thrown.img")
 boot("thrown.img")
-print("in the overlay:", os.path.getsize("thrown.img"), "bytes; in the base:", directory("fresh.img"))
+bars({"in the overlay": os.path.getsize("thrown.img"), "in the base": int(directory("fresh.img"))})
 os.remove("thrown.img")

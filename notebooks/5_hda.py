@@ -65,15 +65,18 @@ for call in boot.calls(depth=1, thread=0):
 
 # %% [markdown]
 # These are the calls that main() makes itself: options, machine, devices, and at the end the loop. The left column is
-# the step in the trace. Which of them know the name of your image? Look for it among the arguments.
+# the step in the trace. Which of them know the name of a file? Nobody named base.img on the command line: it stands in the
+# overlay. Who gets to know it, and when? Look for it among the arguments.
 
 # %%
 for call in boot.calls():
-    known = [name for name, value in call.args.items() if isinstance(value, str) and "overlay.img" in value]
-    if known:
+    known = [name for name, value in call.args.items() if isinstance(value, str) and "base.img" in value]
+    if known and not call.function.startswith("str"):
         print(f"{call.step:>7} {'  ' * call.depth}{call.function}({', '.join(known)})  {call.file}")
 
 # %% [markdown]
+# Now the same for the name that was on the command line: change the cell.
+#
 # ### 5.1
 # main() meets -hda overlay.img among its arguments. **Which function is the first to be given the file's name?**
 
@@ -81,19 +84,16 @@ for call in boot.calls():
 check("5.1", ...)
 
 # %% [markdown]
-# What does the real source say? The index of qemu-kvm 0.12.4 knows where an option is handled.
-
-# %%
-run("option hda")
-
-# %% [markdown]
+# And what does the real source say? When you have answered: `run("option hda")`. The index of qemu-kvm 0.12.4 knows where
+# an option is handled.
+#
 # ## From the list of drives to the open file
 #
-# Between noting the drive and opening the file lies half of main(). Here is the way, as a tree with arguments: from
-# `drive_init` on, three levels deep.
+# Between noting the drive and opening the file lies half of main(). This is where it ends: `drive_init`, with what it asks
+# of the block layer. Four drives, of which three have no file.
 
 # %%
-run("trace show boot.trace --from drive_init --depth 3 --args")
+run("trace show boot.trace --from drive_init --depth 2 --only drive_init --only 'bdrv_*' --args")
 
 # %% [markdown]
 # ### 5.2
@@ -111,11 +111,13 @@ check("5.3", {"bdrv_open2": ..., "raw_open": ..., "qcow_open": ...})
 
 # %% [markdown]
 # ### 5.4
-# Does qcow_open() call raw_open()? Draw before you answer.
+# Does qcow_open() call raw_open()? Draw before you answer. This is how a raw image is opened, without an overlay; draw the
+# same of boot.trace, with qcow_open among the names.
 
 # %%
-chosen = "--only bdrv_open2 --only bdrv_file_open --only qcow_open --only raw_open --only find_image_format"
-picture(f"draw boot.trace --from bdrv_open2 {chosen}", "open.svg")
+run("boot -hda base.img --trace raw.trace", quiet=True)
+chosen = "--only bdrv_open2 --only bdrv_file_open --only raw_open --only find_image_format"
+picture(f"draw raw.trace --from bdrv_open2 {chosen}", "open.svg")
 
 # %% [markdown]
 # **By which way of calls does bdrv_open2() of an overlay reach raw_open() through the overlay's format?**
@@ -126,11 +128,11 @@ check("5.4", ..., trace="boot.trace")
 # %% [markdown]
 # ## The call graph
 #
-# What can be called (the source) is more than what was called (the trace). First the trace from drive_init on, then
-# what the source could do within two calls.
+# What can be called (the source) is more than what was called (the trace). First the trace of the raw image from
+# drive_init on, then what the source could do within two calls. `--depth` is as deep as you like.
 
 # %%
-picture("draw boot.trace --from drive_init --depth 4", "trace_graph.svg")
+picture("draw raw.trace --from drive_init --depth 3", "trace_graph.svg")
 
 # %%
 picture("graph drive_init --depth 2", "source_graph.svg")
@@ -150,7 +152,13 @@ check("5.5", graph or ..., trace="boot.trace")
 # %% [markdown]
 # ## The loop
 #
-# main() ends in main_loop(), and that turns main_loop_wait() over and over. One turn of the trace of the model:
+# main() ends in main_loop(), and that turns main_loop_wait() over and over, with the guest's processor in between.
+
+# %%
+picture("draw boot.trace --from main_loop --depth 3", "loop.svg")
+
+# %% [markdown]
+# One turn of main_loop_wait() in the trace of the model:
 
 # %%
 turn = next(call for call in boot.calls(function="main_loop_wait"))
@@ -159,11 +167,11 @@ for call in boot.calls():
         print(call.step, call.function)
 
 # %% [markdown]
-# The model has fewer devices than a whole PC. The real program's first turn is in recording d01: find it with
-# `studykvm exercise evidence d01 FROM-TO`, it begins in line 31337.
+# The model has fewer devices than a whole PC. The real program's first turn is in recording d01 and begins in line 31337.
+# Here are its first lines; read on with `recorded`.
 
 # %%
-recorded("d01", 31337, 31346)
+recorded("d01", 31337, 31342)
 
 # %% [markdown]
 # ### 5.6
@@ -175,17 +183,18 @@ check("5.6", ...)
 # %% [markdown]
 # ## Change something and see
 #
-# Now with a raw image alone: no overlay, no format to find out? Count again, and explain the difference to 5.3.
+# With the raw image alone there is no overlay. How often is each entered now? Explain the difference to 5.3.
 
 # %%
-run("boot -hda base.img --trace raw.trace", quiet=True)
 raw = load("raw.trace")
 for name in ("bdrv_open2", "raw_open", "qcow_open", "bdrv_file_open"):
-    print(name, sum(1 for _ in boot.calls(function=name)), "->", sum(1 for _ in raw.calls(function=name)))
+    print(name, sum(1 for _ in raw.calls(function=name)))
 
 # %% [markdown]
 # Then name an image that is not there: where in the way of 5.2 does the program give up?
 
 # %%
 run("boot -hda missing.img --trace missing.trace")
-run("trace show missing.trace --from drive_init --depth 3 --args")
+run(
+    "trace show missing.trace --from drive_init --depth 4 --only 'bdrv_*' --only 'find_*' --only drive_init --args"
+)

@@ -20,6 +20,9 @@
 # > bdrv_open() and bdrv_close(), what do they call, and what becomes of the structures and the links between them?
 #
 # First a toy of your own, then the real source, then a run. About an hour.
+#
+# Replace the `...` in the cells with `check`. `hint("6.1")` helps, step by step. In a terminal:
+# `studykvm exercise answer 6.4 bdrv_new`.
 
 # %%
 import shutil
@@ -88,8 +91,21 @@ else:
     print("gcc is not here: apt-get install gcc libc6-dev")
 
 # %% [markdown]
+# Where does the program note what is to run before main()? In a section of pointers, one for each constructor:
+
+# %%
+if shutil.which("gcc") and shutil.which("objdump"):
+    said = subprocess.run(["objdump", "-h", "toy"], capture_output=True, text=True).stdout
+    for line in said.splitlines():
+        if any(section in line for section in (".init_array", ".fini_array", ".ctors", ".dtors")):
+            _, name, size, *_ = line.split()
+            print(f"{name:<12} {int(size, 16)} bytes, {int(size, 16) // 8} pointers")
+
+# %% [markdown]
+# Two constructors and one destructor are yours, one of each the compiler's own.
+#
 # What does the preprocessor make of `block_init(two_init)`? Step by step: each time it knows one macro more. These are
-# the lines of toy.h; block.h and module.h of the real program have nearly the same.
+# the lines of toy.h; module.h of the real program has nearly the same, and three kinds of modules.
 
 # %%
 macros = [
@@ -123,8 +139,11 @@ run("img create -f qcow -b base.img overlay.img")
 run("img info --trace info.trace overlay.img")
 run("trace show info.trace --only 'do_qemu_init_bdrv_qc*' --only register_module_init --depth 2")
 
+# %% [markdown]
+# And who calls bdrv_register()? Not the constructors themselves:
+
 # %%
-picture("draw info.trace --from bdrv_init", "register.svg")
+picture("graph bdrv_register --callers --depth 1", "register.svg")
 
 # %% [markdown]
 # ### 6.1
@@ -139,7 +158,9 @@ check("6.1", ...)
 # first driver?** (The tools go another way than the emulator: look at a trace of `studykvm boot`, or at d01.)
 
 # %%
-recorded("d01", 1161, 1168)
+recorded("d01", 1166, 1169)
+
+# %%
 check("6.2", ...)
 
 # %% [markdown]
@@ -164,6 +185,18 @@ run("callees bdrv_open")
 run("io -c 'open overlay.img' -c 'close' --trace io.trace")
 run("trace show io.trace --from bdrv_open --depth 3 --args")
 
+# %%
+picture("draw io.trace --from bdrv_open --depth 4", "bdrv_open.svg")
+
+# %% [markdown]
+# And bdrv_close(): what it calls, in a run of qemu-io, and who could call it, in the source.
+
+# %%
+picture("draw io.trace --from bdrv_close --depth 2", "bdrv_close.svg")
+
+# %%
+picture("graph bdrv_close --callers --depth 1 --program system", "closers.svg")
+
 # %% [markdown]
 # ### 6.4
 # **Which functions of the source call bdrv_open()?**
@@ -181,17 +214,22 @@ check("6.5", ...)
 # %% [markdown]
 # ## The structures and their links
 #
-# When qcow_open() returns, and when the last bdrv_close() does:
+# When qcow_open() returns, and when the overlay is about to be closed:
 
 # %%
 picture("structures io.trace --at qcow_open:exit", "opened.svg")
 
 # %%
-picture("structures io.trace --at bdrv_close:exit", "closed.svg")
+picture("structures io.trace --at bdrv_close:enter#3", "closing.svg")
 
 # %% [markdown]
+# Two files had been closed before, after their formats were found out; so this is the third call. What is left of the links
+# when it returns? Draw it: `bdrv_close:exit#3`. Every change on the way: `structures io.trace --at bdrv_close#3 --frames closing`.
+#
 # ### 6.6
-# **What does qcow_open() return** for a qcow image, for a file without its magic, for a missing file?
+# **What does qcow_open() return** for a qcow image, for a file without its magic, for a missing file? A format that is named
+# is not found out by probing, so that qcow_open() gets every file to see: `boot -drive file=base.img,format=qcow --trace
+# forced.trace`, and then `trace show forced.trace --only qcow_open --args`.
 
 # %%
 check("6.6", {"success": ..., "wrong magic": ..., "missing file": ...})

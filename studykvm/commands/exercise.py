@@ -174,4 +174,5 @@ def _evidence(args: argparse.Namespace) -> None:
     base = min(depths)
     for at in range(start, min(end, start + 2000)):
         file, name = calls.name(at)
-        print(f"{at + 1:>7} {'  ' * (calls.table.depth[at] - base)}{name}  {file}")
+        thread = f"[t{calls.table.thread[at]}] " if calls.table.thread[at] else ""
+        print(f"{at + 1:>7} {'  ' * (calls.table.depth[at] - base)}{thread}{name}  {file}")

@@ -1,6 +1,8 @@
 """What a student gives as an answer, in whatever form, made into plain values; and its limits.
 
+- `plain(answer)`: lists, dicts, texts and numbers, nothing else: what judges and the checker are given
 - `functions(answer)`: names of functions, from a list, a chain ``"a -> b"``, or a sentence
+- `chain(answer)`: the same for a way of calls, also from pairs that hang together
 - `edges(answer)`: pairs, from pairs, a dict, chains or a networkx graph
 - `values(answer, keys)`: a number, a dict, or a sentence such as "0 for success and -1 for failure"
 - `number(text)`: a number, also ``0x10`` or ``-EIO``
@@ -12,6 +14,8 @@ from __future__ import annotations
 
 import errno
 import itertools
+import math
+import numbers
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -21,7 +25,15 @@ from studykvm.coursework.sources import Name, source
 MOST = 2_000
 """The most items of an answer; no question wants a tenth of that."""
 LONGEST = 20_000
+_DEEPEST = 5
+_ALL = 20_000
+"""The most items of an answer together, however nested."""
 _ARROW = re.compile(r"\s*(?:-+>|=+>|→|›|»|>)\s*")
+_FRAME = re.compile(
+    r"(?:strict\s+)?digraph[^{]*\{|^\s*(?:graph|flowchart)\s+\w+\s*$|[{}]|\[[^\]]*\]", re.MULTILINE
+)
+"""What DOT and Mermaid write around calls."""
+_CALL = re.compile(r"([A-Za-z_]\w*)\s*\(")
 _WORD = re.compile(r"(?:[\w./-]+\.[ch]:)?[A-Za-z_]\w*")
 _FILE_AFTER = re.compile(r"^\s*([A-Za-z_]\w*)\s*(?:\(\s*\))?\s*(?:@|\(|in )\s*([\w./-]+\.[ch])\s*\)?\s*$")
 
@@ -58,6 +70,69 @@ def _text(answer: str) -> str:
     return answer
 
 
+def plain(answer: Any) -> Any:
+    """Make an answer of plain values, so that no code of its own takes part in judging it.
+
+    A function, a call of a trace and a (file, name) pair become "file:name", a graph its pairs, a set a
+    sorted list; ``...`` is left out.
+
+    >>> plain({"a": ("vl.c", "main"), "b": ..., "c": {2, 1}})
+    {'a': 'vl.c:main', 'c': [1, 2]}
+    """
+    return _Plain().made(answer, 0)
+
+
+class _Plain:
+    """Counts what it makes, for an answer may be nested and endless."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def made(self, answer: Any, depth: int) -> Any:
+        self.count += 1
+        if depth > _DEEPEST:
+            raise BadAnswer("the answer is nested too deep to be read")
+        if self.count > _ALL:
+            raise BadAnswer(f"more than {_ALL:,} items are no answer: name those that the question asks for")
+        # Arithmetic of the plain types, since a class of the student's own may have changed its own.
+        if answer is None or isinstance(answer, bool):
+            return answer
+        if isinstance(answer, int):
+            return int.__add__(answer, 0)
+        if isinstance(answer, float):
+            return float.__add__(answer, 0.0)
+        if isinstance(answer, str):
+            return str.__str__(_text(answer))
+        if type(answer).__module__ == "numpy" and not hasattr(answer, "__len__"):
+            return self.made(answer.item(), depth + 1)
+        if isinstance(answer, numbers.Real):
+            return float(answer)
+        return self._several(answer, depth)
+
+    def _several(self, answer: Any, depth: int) -> Any:
+        if isinstance(answer, bytes | bytearray | memoryview):
+            raise BadAnswer("bytes are no answer: write names, numbers or lists of them")
+        if hasattr(answer, "edges") and hasattr(answer, "nodes") and not isinstance(answer, type):
+            return [[self.made(end, depth + 1) for end in edge[:2]] for edge in limited(iter(answer.edges()))]
+        if isinstance(answer, Mapping):
+            pairs = [(key, value) for key, value in limited(answer) if value is not ...]
+            return {self._key(key, depth): self.made(value, depth + 1) for key, value in pairs}
+        if isinstance(answer, tuple) and len(answer) == 2 and str(answer[0]).endswith((".c", ".h")):
+            return f"{self.made(answer[0], depth + 1)}:{self.made(answer[1], depth + 1)}"
+        if callable(answer) or (hasattr(answer, "function") and hasattr(answer, "file")):
+            named = function(answer)
+            return str(Name(self.made(named.file, depth + 1), self.made(named.name, depth + 1)))
+        if isinstance(answer, set | frozenset):
+            return sorted((self.made(item, depth + 1) for item in limited(answer)), key=repr)
+        if isinstance(answer, Iterable):
+            return [self.made(item, depth + 1) for item in limited(answer) if item is not ...]
+        raise BadAnswer(f"{type(answer).__name__[:40]!r} is no answer: write names, numbers or lists of them")
+
+    def _key(self, key: Any, depth: int) -> str:
+        made = self.made(key, depth + 1)
+        return made if isinstance(made, str) else str(made)
+
+
 def function(item: Any) -> Name:
     """Read one function: ``name``, ``name()``, ``file:name``, ``name (file)`` or (file, name).
 
@@ -82,8 +157,11 @@ def function(item: Any) -> Name:
     turned = _FILE_AFTER.match(_text(item))
     if turned:
         return Name(turned[2], turned[1])
-    plain = re.sub(r"\s*\(.*\)\s*;?$", "", item.strip().strip("`'\"&"), flags=re.DOTALL)
-    file, _, name = plain.rpartition(":")
+    bare = re.sub(r"\s*\(.*\)\s*;?$", "", item.strip().strip("`'\"&*"), flags=re.DOTALL).strip("`'\"&*")
+    file, _, name = (part.strip(": ") for part in bare.rpartition(":"))
+    prototype = _CALL.search(item) if " " in bare else None
+    if prototype:
+        return Name("", prototype[1])
     if not re.fullmatch(r"[A-Za-z_]\w*", name):
         raise BadAnswer(f"{_shown(item)} is no function: write 'name' or 'file:name'")
     return Name(file.strip(), name)
@@ -106,14 +184,25 @@ def functions(answer: Any) -> list[Name]:
     items = limited(answer)
     if isinstance(answer, Mapping):
         items = [key for key, _ in items]
-    if isinstance(answer, set | frozenset):
-        items = sorted(items, key=str)
     return [function(item) for item in items]
+
+
+def chain(answer: Any) -> list[Name]:
+    """Read a way of calls: functions in order, or pairs of which each begins where the last ended.
+
+    >>> [str(name) for name in chain([("a", "b"), ("b", "c")])]
+    ['a', 'b', 'c']
+    """
+    if isinstance(answer, list | tuple) and answer:
+        pairs = [pair for pair in answer if isinstance(pair, list | tuple) and len(pair) == 2]
+        if len(pairs) == len(answer) and all(a[1] == b[0] for a, b in itertools.pairwise(pairs)):
+            return [function(pairs[0][0]), *(function(pair[1]) for pair in pairs)]
+    return functions(answer)
 
 
 def _from_text(text: str) -> list[Name]:
     words = _text(text).strip()
-    pieces = [piece for piece in re.split(r"\s*(?:-+>|=+>|→|[,;\n])\s*", words) if piece]
+    pieces = [piece for piece in re.split(r"\s*(?:-+>|=+>|[→›»>,;|\n])\s*", words) if piece]
     try:
         return [function(piece) for piece in pieces]
     except BadAnswer:
@@ -139,14 +228,13 @@ def edges(answer: Any) -> list[tuple[Name, Name]]:
     [('a', 'b'), ('b', 'c')]
     >>> [(str(a), str(b)) for a, b in edges({"a": ["b", "c"]})]
     [('a', 'b'), ('a', 'c')]
+    >>> [(str(a), str(b)) for a, b in edges('digraph g { "a" -> b, c; }')]
+    [('a', 'b'), ('a', 'c')]
     """
     found: list[tuple[Name, Name]] = []
     if isinstance(answer, str):
-        for line in re.split(r"[;\n]", _text(answer)):
-            chain = [function(piece) for piece in _ARROW.split(line.strip()) if piece]
-            found += itertools.pairwise(chain)
-    elif hasattr(answer, "edges") and hasattr(answer, "nodes"):
-        found = [(function(a), function(b)) for a, b, *_ in limited(iter(answer.edges()))]
+        for line in re.split(r"[;\n]", _FRAME.sub("", _text(answer))):
+            found += _in_line(line.strip())
     elif isinstance(answer, Mapping):
         for caller, callees in limited(answer):
             found += [(function(caller), callee) for callee in functions(callees)]
@@ -165,11 +253,22 @@ def edges(answer: Any) -> list[tuple[Name, Name]]:
     return found
 
 
+def _in_line(line: str) -> list[tuple[Name, Name]]:
+    """The calls in one line: chains with commas between them; what follows a comma alone is called, too."""
+    found: list[tuple[Name, Name]] = []
+    for part in filter(None, line.split(",")):
+        ends = [function(piece) for piece in _ARROW.split(part.strip()) if piece]
+        if len(ends) == 1 and found:
+            found.append((found[-1][0], ends[0]))
+        found += itertools.pairwise(ends)
+    return found
+
+
 def number(value: Any) -> int | float | None:
     """Read a number: also hexadecimal text, and errno's names.
 
-    >>> number("-EIO"), number("0x12"), number("32,768"), number("many")
-    (-5, 18, 32768, None)
+    >>> number("-EIO"), number("0x12"), number("32,768"), number("16 MiB"), number("many")
+    (-5, 18, 32768, 16777216.0, None)
     """
     if isinstance(value, bool):
         return int(value)
@@ -177,16 +276,25 @@ def number(value: Any) -> int | float | None:
         return value
     if not isinstance(value, str) or len(value) > 80:
         return None
-    text = value.strip().lower().replace(",", "").replace("_", "")
+    text = re.sub(r"\(.*\)|\b(bytes?|sectors?|times|bits?)$", "", value.strip().strip("`'\"").lower()).strip()
+    text = text.replace(",", "").replace("_", "")
     sign = -1 if text.startswith("-") else 1
     bare = text.lstrip("+-")
     code = getattr(errno, bare.upper(), None)
     if isinstance(code, int):
         return sign * code
+    scaled = re.fullmatch(r"([\d.]+)\s*([kmg])(?:i?b)?", bare)
     try:
+        if scaled:
+            return sign * float(scaled[1]) * 2.0 ** (10 * " kmg".index(scaled[2]))
         return sign * int(bare, 0)
     except ValueError:
+        pass
+    try:
+        read = float(bare)
+    except ValueError:
         return None
+    return sign * read if math.isfinite(read) else None
 
 
 _SAID = (
@@ -240,14 +348,39 @@ def _key_in(text: str, keys: list[str]) -> str | None:
     return max(fits, key=len) if fits else None
 
 
+def fold(key: str) -> str:
+    """A key regardless of case, blanks, dashes, and how a pointer is followed.
+
+    >>> fold("bs->Total_sectors") == fold("bs.total-sectors")
+    True
+    """
+    return re.sub(r"[\s_-]+", " ", key.lower().replace("->", ".")).strip()
+
+
+def meant(said: str, keys: list[str]) -> list[str]:
+    """The key that is meant; its first words do, if no other key has them.
+
+    >>> meant("read_only", ["read-only", "no medium"]), meant("drv", ["drv after", "opaque after"])
+    (['read-only'], ['drv after'])
+    """
+    low = fold(said)
+    begun = [key for key in keys if fold(key).startswith(f"{low} ")]
+    return [key for key in keys if fold(key) == low] or (begun if len(begun) == 1 else [])
+
+
 def same(given: Any, truth: Any) -> bool:
     """Whether a value that was given is the true one; text regardless of case, None is NULL.
 
-    >>> same("NULL", None), same("0x10", 16), same("Raw", "raw"), same(True, 1), same("1", 2)
+    >>> same("NULL", None), same("0x10", 16), same("Raw", "raw"), same("yes", True), same("1", 2)
     (True, True, True, True, False)
     """
     if truth is None:
-        return given is None or (isinstance(given, str) and given.strip().lower() in ("null", "none", "0"))
+        words = ("null", "none", "0", "0x0", "nullptr", "nil", "nothing")
+        return (
+            given is None or number(given) == 0 or (isinstance(given, str) and given.strip().lower() in words)
+        )
+    if isinstance(truth, bool) and isinstance(given, str):
+        return given.strip().lower() in (("true", "yes", "1", "y") if truth else ("false", "no", "0", "n"))
     if isinstance(truth, str):
         return isinstance(given, str) and given.strip().strip("'\"&").lower() == truth.lower()
     read = number(given)

@@ -69,7 +69,7 @@ def check_file(path: str | Path, seconds: int = SECONDS) -> Checked:
         if "error" in row:
             checked.verdicts.append(Verdict(question.id, [Part(False, str(row["error"]))]))
         else:
-            checked.verdicts.append(judged(question.id, row.get("answer", ...)))
+            checked.verdicts.append(judged(question.id, row.get("answer", ...), row.get("trace")))
     return checked
 
 

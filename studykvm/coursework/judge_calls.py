@@ -16,6 +16,17 @@ if TYPE_CHECKING:
     from tracer import Call, Trace
 
 
+_MOST_OF_A_SET = 30
+_MOST_OF_A_WAY = 60
+
+
+def _few(named: list[Name], most: int) -> list[Name]:
+    """Refuse an answer that names everything, in the hope that something of it is right."""
+    if len(named) > most:
+        raise BadAnswer(f"{len(named):,} functions are no answer: name those that the question asks for")
+    return named
+
+
 def _named(text: str) -> Name:
     return answers.function(text)
 
@@ -104,7 +115,7 @@ def _truth_set(spec: dict[str, Any]) -> tuple[set[tuple[str, str]], str]:
 
 def function_set(spec: dict[str, Any], answer: Any) -> list[Part]:
     """A set of functions, in any order."""
-    named = list(dict.fromkeys(answers.functions(answer)))
+    named = list(dict.fromkeys(_few(answers.functions(answer), _MOST_OF_A_SET)))
     truth, where = _truth_set(spec)
     parts, found = [], set()
     for name in named:
@@ -190,7 +201,7 @@ def _link(calls: Calls, caller: Name, callee: Name) -> Part:
 def path(spec: dict[str, Any], answer: Any) -> list[Part]:
     """A way of calls from one function to another; every way that the recording shows is right."""
     calls = recorded(spec["recording"])
-    named = answers.functions(answer)
+    named = _few(answers.chain(answer), _MOST_OF_A_WAY)
     if len(named) < 2:
         raise BadAnswer("a way of calls has two functions at least")
     start, goal = _named(spec["start"]), _named(spec["goal"])
@@ -216,7 +227,7 @@ def path(spec: dict[str, Any], answer: Any) -> list[Part]:
         and all(part.ok for part in parts)
     ):
         parts.append(
-            Part(False, "this way is gone, too, but for another file than the one that is asked for")
+            Part(False, "this way is taken, too, but for another file than the one that is asked for")
         )
     return parts
 
@@ -252,7 +263,7 @@ def order(spec: dict[str, Any], answer: Any) -> list[Part]:
         optional: set[tuple[str, str]] = set()
     else:
         truth, optional = _children_of(calls, spec)
-    named = [name for name, _ in itertools.groupby(answers.functions(answer))]
+    named = [name for name, _ in itertools.groupby(_few(answers.functions(answer), _MOST_OF_A_WAY))]
     names = [function for _, function in truth]
     parts: list[Part] = []
     known = []
@@ -351,7 +362,7 @@ def in_trace(trace: str | Trace, answer: Any) -> list[Part]:
     try:
         pairs = list(dict.fromkeys(answers.edges(answer)))
     except BadAnswer:
-        pairs = list(itertools.pairwise(answers.functions(answer)))
+        pairs = list(itertools.pairwise(answers.chain(answer)))
     parts = []
     for caller, callee in pairs[:50]:
         chain = calls.chain(caller, callee)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import socket
 from typing import Any
 
 from graphs import recordings
@@ -16,27 +17,32 @@ from studykvm.coursework.verdict import Part
 def values(spec: dict[str, Any], answer: Any) -> list[Part]:
     """Values by name, as a run of the model made now shows them.
 
-    `keys` are what is asked for; `words` stands for several of them at once.
+    `keys` are what is asked for; `words` stands for several of them at once; `made_with` names what the
+    run depends on and an answer may tell, with what is meant where it does not.
     """
-    seen = {key: seen for key, seen in scenes.seen(spec["scene"]).items() if key in spec["keys"]}
+    settings: dict[str, Any] = dict(spec.get("made_with", {}))
+    if isinstance(answer, dict):
+        told = {answers.fold(key): value for key, value in answer.items()}
+        settings = {key: told.get(key, default) for key, default in settings.items()}
+        answer = {key: value for key, value in answer.items() if answers.fold(key) not in settings}
+    shown = scenes.seen(spec["scene"], **(scenes.settings(**settings) if settings else {}))
+    seen = {key: shown[key] for key in spec["keys"]}
     words: dict[str, list[str]] = spec.get("words", {})
     given = answers.values(answer, list(seen), words)
-    parts = []
+    parts, named = [], set()
     for said, value in given.items():
-        keys = words.get(said) or [key for key in seen if _fold(key) == _fold(said)]
+        keys = words.get(said) or answers.meant(said, list(seen))
+        named |= set(keys)
         if not keys:
             parts.append(Part(False, f"{said[:40]!r} is not asked for; asked are {', '.join(seen)}"))
         for key in keys:
             parts.append(_value(key, value, seen[key]))
-    named = {key for said in given for key in words.get(said, [said])}
-    missing = [key for key in seen if _fold(key) not in {_fold(one) for one in named}]
-    if missing:
-        parts.append(Part(False, f"nothing is said of {', '.join(missing)}"))
-    return parts
+    return parts + _unsaid(list(seen), named)
 
 
-def _fold(key: str) -> str:
-    return re.sub(r"[\s_-]+", " ", key.lower()).strip()
+def _unsaid(keys: list[str], named: set[str]) -> list[Part]:
+    missing = [key for key in keys if key not in named]
+    return [Part(False, f"nothing is said of {', '.join(missing)}")] if missing else []
 
 
 def _value(key: str, given: Any, seen: scenes.Seen) -> Part:
@@ -74,22 +80,20 @@ def counts(spec: dict[str, Any], answer: Any) -> list[Part]:
             lines = [at for at in lines if start in calls.stack(at)]
         truth[key] = lines
     given = answers.values(answer, list(truth))
-    parts = []
-    for key, value in given.items():
-        found = [name for name in truth if _fold(name) == _fold(key)]
+    parts, named = [], set()
+    for said, value in given.items():
+        found = answers.meant(said.removesuffix("()"), list(truth))
         read = answers.number(value)
+        named |= set(found)
         if not found:
-            parts.append(Part(False, f"{key[:40]!r} is not asked for; asked are {', '.join(truth)}"))
+            parts.append(Part(False, f"{said[:40]!r} is not asked for; asked are {', '.join(truth)}"))
         elif read is None:
-            parts.append(Part(False, f"{key}: {answers._shown(value)} is no number"))
+            parts.append(Part(False, f"{said}: {answers._shown(value)} is no number"))
         elif read == len(truth[found[0]]):
-            parts.append(Part(True, f"{key}: counted in {calls.label}"))
+            parts.append(Part(True, f"{said}: counted in {calls.label}"))
         else:
             parts.append(Part(False, _miscounted(calls.where, found[0], truth[found[0]], read)))
-    missing = [key for key in truth if _fold(key) not in map(_fold, given)]
-    if missing:
-        parts.append(Part(False, f"nothing is said of {', '.join(missing)}"))
-    return parts
+    return parts + _unsaid(list(truth), named)
 
 
 def _miscounted(where: Any, key: str, lines: list[int], read: float) -> str:
@@ -104,14 +108,29 @@ def _miscounted(where: Any, key: str, lines: list[int], read: float) -> str:
 def choice(spec: dict[str, Any], answer: Any) -> list[Part]:
     """One of several statements, each of which the recording bears out or not."""
     options: dict[str, dict[str, Any]] = spec["options"]
-    if not isinstance(answer, str) or len(answer) > answers.LONGEST:
+    if isinstance(answer, list) and len(answer) == 1:
+        answer = answer[0]
+    if not isinstance(answer, str):
         raise BadAnswer(f"choose one of {', '.join(options)}")
-    low = answer.strip().lower()
-    chosen = [key for key in options if low.strip("().\"'") == key.lower()]
+    low = answer.strip().lower().strip("\"'`")
+    letter = _LETTER.fullmatch(low)
+    chosen = [letter[1]] if letter and letter[1] in options else []
+    chosen = chosen or [key for key, option in options.items() if _words(option["statement"]) == _words(low)]
     chosen = chosen or [key for key, option in options.items() if re.search(option["words"], low)]
     if not chosen:
         raise BadAnswer(f"this is none of the statements; choose one of {', '.join(options)}")
-    return [_claim(spec, key, options[key]) for key in chosen]
+    if len(chosen) > 1:
+        raise BadAnswer(f"this may mean {' or '.join(chosen)}; choose one of {', '.join(options)}")
+    return [_claim(spec, chosen[0], options[chosen[0]])]
+
+
+_LETTER = re.compile(
+    r"(?:(?:the )?(?:answer|option|statement)(?: is)?:?\s*)?[(\[]?([a-z])(?:[)\].:].*)?", re.DOTALL
+)
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.lower())
 
 
 def _claim(spec: dict[str, Any], key: str, option: dict[str, Any]) -> Part:
@@ -155,8 +174,11 @@ def command(spec: dict[str, Any], answer: Any) -> list[Part]:
         verb = words[0] if words else ""
         return [Part(False, f"{verb[:40]!r} is another command than the one that is asked for")]
     parts = [Part(True, f"{words[0]}: the command")]
-    options = [word for word in words[1:] if word.startswith("-")]
     rest = [word for word in words[1:] if not word.startswith("-")]
+    before = words[1 : words.index(rest[0])] if rest else words[1:]
+    options = [word for word in before if word.startswith("-")]
+    if len(options) < len(words) - 1 - len(rest):
+        parts.append(Part(False, "the monitor takes options before the argument, not behind it"))
     for option in spec["options"]:
         if option in options:
             parts.append(Part(True, f"{option}: given"))
@@ -167,6 +189,20 @@ def command(spec: dict[str, Any], answer: Any) -> list[Part]:
     if len(rest) != 1:
         return [*parts, Part(False, "it takes one argument: where to")]
     return [*parts, _uri(spec, rest[0])]
+
+
+def _elsewhere(uri: str, scheme: str, port: str) -> str:
+    """Say why a migration of a right form would not come to the machine that waits; empty if it would."""
+    if scheme != "tcp":
+        return "" if re.search(rf"\b{port}\b", uri) else f"nothing of it goes to port {port}"
+    found = re.fullmatch(r"tcp:([\w.-]*):(\d+)", uri, re.IGNORECASE)
+    if not found:
+        return "host and port are both wanted, the port as a number"
+    if found[2] != port:
+        return "no machine waits on that port"
+    here = ("", "0", "0.0.0.0", "localhost", "localhost.localdomain", socket.gethostname().lower())
+    local = found[1].lower() in here or found[1].startswith("127.")
+    return "" if local else "the machine that waits is on this host, which has a name of its own for itself"
 
 
 def _shape(uri: str) -> tuple[str, bool] | None:
@@ -188,8 +224,9 @@ def _uri(spec: dict[str, Any], uri: str) -> Part:
     if shape is None:
         return Part(False, f"{uri[:60]!r} does not say by which way: it lacks a scheme")
     if shape in good:
-        if shape[0] == "tcp" and not re.fullmatch(r"tcp:[\w.-]*:\d+", uri, re.IGNORECASE):
-            return Part(False, f"{uri[:60]!r}: host and port are both wanted, the port as a number")
+        elsewhere = _elsewhere(uri, shape[0], str(spec["port"]))
+        if elsewhere:
+            return Part(False, f"{uri[:60]!r}: {elsewhere}")
         return Part(True, f"{uri[:60]}: so it was done in {good[shape]}, which completed")
     if shape in bad:
         return Part(False, f"{uri[:60]!r}: recording {bad[shape]} tried this form, and the migration failed")

@@ -33,23 +33,17 @@ def digest(question: str, key: str, word: str) -> str:
 
 def _given(answer: Any, keys: list[str]) -> tuple[dict[str, Any], list[Part]]:
     """Named values that are asked for, and parts for those that are not or are missing."""
-    given = answers.values(answer, keys)
-    known = {fold(key): key for key in keys}
-    parts = [
-        Part(False, f"{key[:40]!r} is not asked for; asked are {', '.join(keys)}")
-        for key in given
-        if fold(key) not in known
-    ]
-    wanted = {known[fold(key)]: value for key, value in given.items() if fold(key) in known}
+    wanted: dict[str, Any] = {}
+    parts = []
+    for said, value in answers.values(answer, keys).items():
+        meant = answers.meant(said, keys)
+        wanted |= dict.fromkeys(meant, value)
+        if not meant:
+            parts.append(Part(False, f"{said[:40]!r} is not asked for; asked are {', '.join(keys)}"))
     missing = [key for key in keys if key not in wanted]
     if missing:
         parts.append(Part(False, f"nothing is said of {', '.join(missing)}"))
     return wanted, parts
-
-
-def fold(key: str) -> str:
-    """A key regardless of case, blanks and dashes."""
-    return re.sub(r"[\s_-]+", " ", key.lower()).strip()
 
 
 def placed(spec: dict[str, Any], answer: Any) -> list[Part]:
@@ -58,15 +52,25 @@ def placed(spec: dict[str, Any], answer: Any) -> list[Part]:
     wanted, parts = _given(answer, list(spec["places"]))
     told = []
     for key, value in wanted.items():
-        text = fold(str(value))[:200]
-        found = [word for word, forms in words.items() if text in map(fold, [word, *forms])]
-        if not found:
-            told.append(Part(False, f"{key}: {str(value)[:40]!r} is none of {', '.join(words)}"))
+        found = _named(str(value)[:200], words)
+        if len(found) != 1:
+            which = "may be several" if found else "is none"
+            told.append(Part(False, f"{key}: {str(value)[:40]!r} {which} of {', '.join(words)}"))
         elif digest(spec["name"], key, found[0]) in spec["places"][key]:
             told.append(Part(True, f"{key}: {found[0]}"))
         else:
             told.append(Part(False, f"{key}: not {found[0]}. {spec['think'][key]}"))
     return told + parts
+
+
+def _named(text: str, words: dict[str, list[str]]) -> list[str]:
+    """Which of the words, or of their other forms, a text has; "neither" goes before what it denies."""
+    low = " ".join(re.findall(r"\w+", text.lower().replace("_", " ")))
+    forms = {
+        word: [" ".join(re.findall(r"\w+", form.lower())) for form in (word, *words[word])] for word in words
+    }
+    found = [word for word in words if any(re.search(rf"\b{form}\b", low) for form in forms[word])]
+    return ["neither"] if "neither" in found else found
 
 
 def programs(spec: dict[str, Any], answer: Any) -> list[Part]:
@@ -75,10 +79,11 @@ def programs(spec: dict[str, Any], answer: Any) -> list[Part]:
     told = []
     for file, value in wanted.items():
         if isinstance(value, str):
-            value = re.split(r"[,;\s]+", value.strip())
+            value = [word for word in re.split(r"[,;+&\s]+", value.strip().lower()) if word != "and"]
         if not isinstance(value, list | tuple | set | frozenset):
             raise BadAnswer(f"{file}: name programs, such as ['system', 'img']")
         said = {str(one).strip().lower() for one in answers.limited(value)}
+        said = set(_PROGRAMS) if said & {"all", "every", "everything"} else said - {"none", "nothing"}
         named = {name for name, forms in _PROGRAMS.items() if said & set(forms)}
         strange = said - {form for forms in _PROGRAMS.values() for form in forms}
         if strange:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import shlex
 import socket
 import subprocess
@@ -21,28 +22,41 @@ import time
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from studykvm.errors import StudyError
 
 SECONDS = 120
-Typed: TypeAlias = Sequence[str | float | tuple[str, str]]
+_SILENT = 20
+Typed: TypeAlias = Sequence[str | tuple[str, str]]
 
 
-def run(command: str, typed: Typed = (), quiet: bool = False) -> str:
+class Said(str):
+    """What a command said, printed already: a notebook does not show it once more."""
+
+    def _ipython_display_(self) -> None:
+        """Nothing."""
+
+
+def run(command: str, typed: Typed = (), quiet: bool = False) -> Said:
     """Run a command of studykvm in a process of its own; print and return what it says.
 
     Parameters
     ----------
     typed : sequence
-        What is typed at it, line by line. A number is a pause in seconds; a pair (file, text) waits
-        until that file, such as that of a serial line, has the text.
+        What is typed at it, line by line. A pair (file, text) waits until that file, such as that of a
+        serial line, has the text.
+
+    Raises
+    ------
+    StudyError
+        when the command, or a text that is waited for, takes too long.
     """
     process = _begin(command)
     text = _end(process, command, typed)
     if not quiet:
         print(f"$ studykvm {command}\n{text}".rstrip())
-    return text
+    return Said(text)
 
 
 def move(source: str, destination: str, typed: Typed, after: Typed = ("quit",)) -> tuple[str, str]:
@@ -61,8 +75,7 @@ def move(source: str, destination: str, typed: Typed, after: Typed = ("quit",)) 
     waiting = _begin(destination)
     try:
         # It listens when the first words of its monitor are there.
-        assert waiting.stdout is not None
-        first = waiting.stdout.read(1)
+        first = _first_words(waiting)
         lines = [line.replace("{port}", port) if isinstance(line, str) else line for line in typed]
         said = run(source, lines)
     except BaseException:
@@ -91,10 +104,10 @@ def _end(process: subprocess.Popen[bytes], command: str, typed: Typed, before: b
     """Type, and wait for the end; what the process printed meanwhile."""
     assert process.stdin is not None
     try:
+        # What is typed sooner is echoed before the monitor has said who it is.
+        before = before or (_first_words(process) if typed else b"")
         for line in typed:
-            if isinstance(line, int | float):
-                time.sleep(line)
-            elif isinstance(line, tuple):
+            if isinstance(line, tuple):
                 _wait(process, *line)
             else:
                 process.stdin.write(f"{line}\n".encode())
@@ -111,6 +124,13 @@ def _end(process: subprocess.Popen[bytes], command: str, typed: Typed, before: b
     return _plain((before + out).decode(errors="replace"))
 
 
+def _first_words(process: subprocess.Popen[bytes]) -> bytes:
+    """Wait until a process says something, or has nothing to say before it is told something."""
+    assert process.stdout is not None
+    ready, _, _ = select.select([process.stdout], [], [], _SILENT)
+    return os.read(process.stdout.fileno(), 4096) if ready else b""
+
+
 def _wait(process: subprocess.Popen[bytes], name: str, text: str) -> None:
     limit = time.monotonic() + SECONDS
     while process.poll() is None and time.monotonic() < limit:
@@ -118,6 +138,8 @@ def _wait(process: subprocess.Popen[bytes], name: str, text: str) -> None:
             if text in Path(name).read_text(errors="replace"):
                 return
         time.sleep(0.05)
+    if process.poll() is None:
+        raise StudyError(f"{text!r} was not in {name} after {SECONDS} seconds; the machine was stopped")
 
 
 def _plain(text: str) -> str:
@@ -173,8 +195,14 @@ def bars(sizes: Mapping[str, int], width: int = 50) -> None:
         print(f"{name:<{words}}  {bar:<{width}} {value:>{4 if most < 1000 else 14},}")
 
 
-def stacks(piles: Mapping[str, Sequence[str]], name: str = "stacks.svg") -> None:
-    """Draw what stands on what, the lowest last, one pile beside the other; and show it."""
+def stacks(piles: Mapping[str, Sequence[Any]], name: str = "stacks.svg") -> None:
+    """Draw what stands on what, the lowest last, one pile beside the other; and show it.
+
+    Parameters
+    ----------
+    piles : mapping
+        Names of layers by pile; ``...`` is a layer that you have yet to name, drawn as a question mark.
+    """
     from html import escape
 
     wide, high, gap = 150, 34, 24
@@ -187,7 +215,8 @@ def stacks(piles: Mapping[str, Sequence[str]], name: str = "stacks.svg") -> None
         middle, bottom = x + wide / 2, height - high
         for row, text in enumerate(reversed(pile), 1):
             y = bottom - row * high
-            fill = "#e8e8e8" if row == 1 else "#d7e3f4"
+            text = "?" if text is ... else str(text)
+            fill = "#fff6d5" if text == "?" else "#e8e8e8" if row == 1 else "#d7e3f4"
             out.append(f'<rect x="{x}" y="{y}" width="{wide}" height="{high}" fill="{fill}" stroke="#456"/>')
             out.append(f'<text x="{middle}" y="{y + 21}" font-size="12">{escape(text)}</text>')
         out.append(f'<text x="{middle}" y="{bottom + 22}" font-size="13">{escape(title)}</text>')

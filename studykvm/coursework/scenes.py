@@ -15,9 +15,10 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from studykvm.coursework.answers import BadAnswer, number
 from studykvm.errors import StudyError
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 IMAGE = "overlay.img"
 _MIB = 1 << 20
+_LONGEST_BASE = 1000
+_LARGEST_BASE = 128 * _MIB
 
 
 class Seen(NamedTuple):
@@ -65,10 +68,10 @@ def _tool(program: str, *argv: str) -> str:
     return out.getvalue()
 
 
-def _images(fmt: str = "qcow") -> None:
+def _images(mib: int = 16) -> None:
     with open("base.img", "wb") as base:
-        base.truncate(16 * _MIB)
-    _tool("qemu-img", "create", "-f", fmt, "-b", "base.img", IMAGE)
+        base.truncate(mib * _MIB)
+    _tool("qemu-img", "create", "-f", "qcow", "-b", "base.img", IMAGE)
 
 
 def _opened(name: str, fmt: str | None = None, read_only: bool = False) -> BlockDriverState:
@@ -125,17 +128,17 @@ def _qcow_open() -> dict[str, Seen]:
 _WHAT = {"success": "a qcow image", "wrong magic": "a raw file", "missing file": "a name that is not there"}
 
 
-def _open_images() -> dict[str, Seen]:
+def _open_images(mib: int = 16) -> dict[str, Seen]:
     """Who stands behind an open overlay, and what is left after bdrv_close."""
     from hypervisor.block import bdrv_close, bdrv_delete
 
     with _folder():
-        _images()
+        _images(mib)
         with _drivers():
             bs = _opened(IMAGE)
             hd, backing = bs.opaque.hd, bs.backing_hd
             assert bs.drv is not None and backing is not None and backing.drv is not None
-            how = "of the overlay that bdrv_open2 opened"
+            how = f"of an overlay on {mib} MiB that bdrv_open2 opened"
             found = {
                 "bs->drv": Seen(bs.drv.format_name, f"drv {how}"),
                 "s->hd->drv": Seen(hd.drv.format_name, f"drv of BDRVQcowState.hd {how}"),
@@ -157,19 +160,50 @@ def _open_images() -> dict[str, Seen]:
             return found
 
 
-def _overlay_sizes(fmt: str) -> dict[str, Seen]:
+def settings(base: str = "base.img", size: Any = 16 * _MIB) -> dict[str, Any]:
+    """Read what an answer says of the base that its overlay was made on.
+
+    Raises
+    ------
+    BadAnswer
+        when no base can be of that name or size.
+    """
+    read = number(size)
+    if not isinstance(base, str) or not 0 < len(os.fsencode(base)) < _LONGEST_BASE:
+        raise BadAnswer(f"{base!r:.60} is no name of a base: say what stood behind -b")
+    if read is None or read % 512 or not 512 <= read <= _LARGEST_BASE:
+        limit = _LARGEST_BASE // _MIB
+        raise BadAnswer(
+            f"{size!r:.60} is no size of a base that is tried here: take sectors, up to {limit} MiB"
+        )
+    return {"base": base, "size": int(read)}
+
+
+def _of_length(length: int) -> str:
+    """A name for a file in this folder that is so many bytes long."""
+    short = min(length, 100 + length % 2)
+    return "./" * ((length - short) // 2) + "b" * short
+
+
+def _overlay_sizes(fmt: str, base: str = "base.img", size: int = 16 * _MIB) -> dict[str, Seen]:
     with _folder():
-        _images(fmt)
-        found = {"new": Seen(os.path.getsize(IMAGE), f"a new {fmt} overlay on 16 MiB")}
+        # Only the name's length matters, and the student's folders are not here.
+        name = _of_length(len(os.fsencode(base)))
+        with open(name, "wb") as file:
+            file.truncate(size)
+        _tool("qemu-img", "create", "-f", fmt, "-b", name, IMAGE)
+        of = f"{fmt} overlay of {size // 512:,} sectors on {base[:30]}"
+        found = {"new": Seen(os.path.getsize(IMAGE), f"a new {of}")}
         _tool("qemu-io", "-c", "write -P 7 0 512", IMAGE)
-        found["written"] = Seen(os.path.getsize(IMAGE), "the overlay after a write of one sector")
-        found["grows"] = Seen(found["written"].value - found["new"].value, "the difference of the two")
-        with open("base.img", "rb") as base:
-            found["base before commit"] = Seen(base.read(1)[0], "byte 0 of the base after the write")
+        found["written"] = Seen(os.path.getsize(IMAGE), f"a {of}, when one sector was written")
+        grown = found["written"].value - found["new"].value
+        found["grows"] = Seen(grown, f"a {of}, before and after one sector was written")
+        with open(name, "rb") as file:
+            found["base before commit"] = Seen(file.read(1)[0], "byte 0 of the base after the write")
         _tool("qemu-img", "commit", IMAGE)
-        found["committed"] = Seen(os.path.getsize(IMAGE), "the overlay after a commit")
-        with open("base.img", "rb") as base:
-            found["base after commit"] = Seen(base.read(1)[0], "byte 0 of the base after the commit")
+        found["committed"] = Seen(os.path.getsize(IMAGE), f"a {of}, committed")
+        with open(name, "rb") as file:
+            found["base after commit"] = Seen(file.read(1)[0], "byte 0 of the base after the commit")
         return found
 
 
@@ -189,15 +223,20 @@ def _dirty_bitmap() -> dict[str, Seen]:
 
 
 def _this_machine() -> dict[str, Seen]:
-    """What the processor and the kernel offer, as /proc and /dev tell."""
+    """What the processor and the kernel offer, as /proc, /sys and /dev tell."""
+    from hypervisor.kvm_all import software_kvm
+
     flags: set[str] = set()
     with contextlib.suppress(OSError), open("/proc/cpuinfo") as cpuinfo:
         flags = next((set(line.split()) for line in cpuinfo if line.startswith("flags")), set())
     flag = next((one for one in ("vmx", "svm") if one in flags), "none")
+    there = os.path.exists("/dev/kvm")
+    kind = ("software" if software_kvm() else "processor") if there else "none"
     return {
         "flag": Seen(flag, "the flags of the first processor in /proc/cpuinfo"),
-        "/dev/kvm": Seen(int(os.path.exists("/dev/kvm")), "whether /dev/kvm is there"),
-        "inside a machine": Seen(int("hypervisor" in flags), "the flag hypervisor in /proc/cpuinfo"),
+        "/dev/kvm": Seen(there, "whether /dev/kvm is there"),
+        "KVM": Seen(kind, "the modules of KVM in /sys/module and the processor's flags"),
+        "inside a machine": Seen("hypervisor" in flags, "the flag hypervisor in /proc/cpuinfo"),
     }
 
 
@@ -211,12 +250,13 @@ def _first_boot() -> dict[str, Seen]:
     }
 
 
-SCENES: dict[str, Callable[[], dict[str, Seen]]] = {
+SCENES: dict[str, Callable[..., dict[str, Seen]]] = {
     "request errors": _request_errors,
     "qcow_open": _qcow_open,
     "open images": _open_images,
-    "qcow sizes": lambda: _overlay_sizes("qcow"),
-    "qcow2 sizes": lambda: _overlay_sizes("qcow2"),
+    "open images of 64 MiB": partial(_open_images, 64),
+    "qcow sizes": partial(_overlay_sizes, "qcow"),
+    "qcow2 sizes": partial(_overlay_sizes, "qcow2"),
     "dirty bitmap": _dirty_bitmap,
     "this machine": _this_machine,
     "first boot": _first_boot,
@@ -224,9 +264,9 @@ SCENES: dict[str, Callable[[], dict[str, Seen]]] = {
 
 
 @cache
-def seen(scene: str) -> dict[str, Seen]:
+def seen(scene: str, **made_with: Any) -> dict[str, Seen]:
     """Run a scene, or give what it showed before."""
-    return SCENES[scene]()
+    return SCENES[scene](**made_with)
 
 
 @cache

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
 from typing import Any
 
-from studykvm.coursework.answers import LONGEST, BadAnswer, function, limited
+from studykvm.coursework.answers import BadAnswer, plain
 from studykvm.coursework.progress import Progress
 from studykvm.coursework.questions import question
 from studykvm.coursework.verdict import Part, Verdict
@@ -26,7 +25,7 @@ def check(name: str, answer: Any = ..., trace: Any = None) -> Verdict:
     With ``trace="boot.trace"`` a wrong way of calls is explained by that trace of yours, too.
     """
     if os.environ.get(REPORT):
-        _report(str(name), answer)
+        _report(str(name), answer, trace)
         return Verdict(str(name), [Part(None, "handed to the checker")])
     verdict = judged(name, answer, trace)
     print(verdict)
@@ -43,7 +42,16 @@ def judged(name: str, answer: Any, trace: Any = None) -> Verdict:
     from tracer.errors import TracerError
 
     try:
-        return judge(question(name), answer, trace)
+        asked = question(name)
+        try:
+            answer = answer if answer is ... else _plain(asked.id, answer)
+        except BadAnswer as wrong:
+            form = Part(None, f"a form that fits: {asked.form}")
+            return Verdict(asked.id, [Part(False, str(wrong)), form])
+        return judge(asked, answer, trace)
+    except KeyboardInterrupt:
+        # Nor should an interrupted one show where it was.
+        raise KeyboardInterrupt from None
     except (StudyError, GraphsError, HypervisorError, TracerError, OSError) as error:
         return Verdict(str(name)[:20], [Part(False, f"it cannot be judged: {error}")])
     except Exception as error:
@@ -87,35 +95,23 @@ def predict(name: str, answer: Any = ...) -> None:
     Progress.open().predicted(asked.id, text)
 
 
-def _report(name: str, answer: Any) -> None:
+def _report(name: str, answer: Any, trace: Any) -> None:
     row: dict[str, Any] = {"question": name[:20]}
     if answer is not ...:
         try:
-            row["answer"] = _plain(answer, 0)
+            row["answer"] = _plain(name, answer)
         except BadAnswer as wrong:
             row["error"] = str(wrong)
+        except Exception as error:
+            row["error"] = f"it cannot be read: this answer led to a {type(error).__name__}"
+    if isinstance(trace, str):
+        row["trace"] = os.path.abspath(trace)
     with open(os.environ[REPORT], "a", encoding="utf-8") as report:
         report.write(json.dumps(row) + "\n")
 
 
-def _plain(answer: Any, depth: int) -> Any:
-    """What an answer is in JSON: lists, texts and numbers; a function as "file:name"."""
-    if depth > 5:
-        raise BadAnswer("the answer is nested too deep to be read")
-    if answer is None or isinstance(answer, bool | int | float):
-        return answer
-    if isinstance(answer, str):
-        if len(answer) > LONGEST:
-            raise BadAnswer(f"a text of {len(answer):,} letters is no answer: a few lines will do")
-        return answer
-    if hasattr(answer, "edges") and hasattr(answer, "nodes"):
-        return [[str(a), str(b)] for a, b, *_ in limited(iter(answer.edges()))]
-    if isinstance(answer, Mapping):
-        return {str(key): _plain(value, depth + 1) for key, value in limited(answer) if value is not ...}
-    if isinstance(answer, tuple) and len(answer) == 2 and str(answer[0]).endswith((".c", ".h")):
-        return f"{answer[0]}:{answer[1]}"
-    if callable(answer) or (hasattr(answer, "function") and hasattr(answer, "file")):
-        return str(function(answer))
-    if isinstance(answer, Iterable):
-        return [_plain(item, depth + 1) for item in limited(answer)]
-    raise BadAnswer(f"a {type(answer).__name__} is no answer: write names, numbers or lists of them")
+def _plain(name: str, answer: Any) -> Any:
+    """An answer as plain values; a set of several is none where the order matters."""
+    if isinstance(answer, set | frozenset) and len(answer) > 1 and question(name).kind in ("path", "order"):
+        raise BadAnswer("a set has no order: write a list, or 'a -> b'")
+    return plain(answer)

@@ -41,10 +41,15 @@ class Name(NamedTuple):
         True
         >>> Name("", "qcow_open").matches("block/qcow2.c", "qcow_open")
         True
+        >>> Name("block/qcow", "qcow_open").matches("block/qcow.c", "qcow_open")
+        True
         """
         if self.name != name:
             return False
-        return self.file in ("", file) or file.endswith("/" + self.file)
+        given = self.file.removeprefix("./")
+        if given and "." not in given.rpartition("/")[2]:
+            file = file.rpartition(".")[0]
+        return given in ("", file) or file.endswith("/" + given)
 
 
 def _complete(calls: Calls) -> int:
@@ -163,7 +168,15 @@ class Calls:
 def recorded(name: str) -> Calls:
     """Load a recording that ships."""
     recording = recordings.load(name)
-    return Calls(recording.name.partition("_")[0], recording.calls)
+    return Calls(_label(recording.name), recording.calls)
+
+
+def _label(name: str) -> str:
+    """As few of a recording's words as it takes to tell it from the others."""
+    words = name.split("_")
+    shorter = ("_".join(words[:count]) for count in range(1, len(words)))
+    others = [other + "_" for other in recordings.names() if other != name]
+    return next((label for label in shorter if not any(o.startswith(label + "_") for o in others)), name)
 
 
 class Source:

@@ -1,15 +1,16 @@
 """Guests to boot: boot sectors as bytes, with their nasm source beside them.
 
-- `boot_sector(name)`: the bytes of a guest: "demo", "makedir", "count" or "counting".
+- `boot_sector(name)`: the bytes of a guest: "demo", "makedir", "count", "counting" or "medium".
 - `write_demo_disk(path, size)`: a raw disk that boots the demo guest.
 - `write_counting_disk(path)`: a raw disk that boots the counting guest.
 - `write_fat_disk(path, size)`: a raw disk with a FAT16 file system that boots the makedir guest.
 - `write_count_disk(path, pages, turns)`: a raw disk that boots the count guest.
+- `write_boot_cd(path)`: a CD that boots the medium guest.
 
 The demo guest reads sectors 0 to 3, prints the text in sector 1, writes sector 5 and switches the machine
 off. The makedir guest makes the directory IN_GUEST with a file in it, or shows the file if it is there, and
 then waits. The count guest counts on the serial line and writes pages of memory as it goes, for ever; the
-counting guest sends it the letters of the alphabet.
+counting guest sends it the letters of the alphabet. The medium guest says that it runs, and switches off.
 """
 
 import struct
@@ -18,6 +19,7 @@ from importlib.resources import files
 from studykvm.errors import StudyError
 
 SECTOR = 512
+CD_BLOCK = 2048
 WRITTEN_SECTOR = 5
 WRITTEN_TEXT = b"studykvm wrote  "
 GREETING = b"hello from the base image below the overlay"
@@ -46,6 +48,11 @@ def write_count_disk(path: str, pages: int = 16, turns: int = 20_000, size: int 
         Pages of memory written for each number, up to 448.
     turns : int
         Turns of an empty loop after each number: how slowly it counts.
+
+    Raises
+    ------
+    StudyError
+        For a count beyond these limits.
     """
     if not 0 <= pages <= 448 or not 0 <= turns < 1 << 32:
         raise StudyError(f"{pages} pages and {turns} turns: choose 0 to 448 pages, and less than 2**32 turns")
@@ -68,6 +75,11 @@ def write_fat_disk(path: str, size: int = 16 << 20) -> None:
     ----------
     size : int
         In bytes; 8 to 255 MiB, so that FAT16 has the clusters it wants.
+
+    Raises
+    ------
+    StudyError
+        For any other size.
     """
     if not 8 << 20 <= size < 256 << 20 or size % SECTOR:
         raise StudyError(f"a FAT disk of {size} bytes: choose a multiple of 512 from 8 MiB to 255 MiB")
@@ -88,3 +100,19 @@ def write_fat_disk(path: str, size: int = 16 << 20) -> None:
             disk.seek((reserved + number * fat_size) * SECTOR)
             disk.write(b"\xf8\xff\xff\xff")
         disk.truncate(size)
+
+
+def write_boot_cd(path: str) -> None:
+    """Make a CD that boots the medium guest, without emulation of a disk (El Torito 1.0).
+
+    Block 17 names the catalog, in block 18; the catalog's second entry names the program, in block 19.
+    """
+    record = b"\0CD001\1EL TORITO SPECIFICATION".ljust(71, b"\0") + struct.pack("<I", 18)
+    # Header 1, the PC's platform 0, and a checksum that makes the words' sum zero.
+    first = struct.pack("<BB26xHBB", 1, 0, 0x55AA, 0x55, 0xAA)
+    entry = struct.pack("<BBHBBHI", 0x88, 0, 0, 0, 0, CD_BLOCK // SECTOR, 19)
+    blocks = {16: b"\1CD001\1", 17: record, 18: first + entry, 19: boot_sector("medium")}
+    with open(path, "wb") as disc:
+        for number, content in blocks.items():
+            disc.seek(number * CD_BLOCK)
+            disc.write(content.ljust(CD_BLOCK, b"\0"))

@@ -239,7 +239,7 @@ def test_answers_too_large_or_of_a_wrong_kind_come_with_a_word(here):
     ]  # fmt: skip
     checked = verdicts(check_file(written(here, *cells)))
     assert "1,000,000 items" in str(checked["8.5"])
-    assert "a object is no answer" in str(checked["8.3"])
+    assert "'object' is no answer" in str(checked["8.3"])
     assert "1,000,000 letters" in str(checked["8.4"])
     assert "nested too deep" in str(checked["8.2"])
     assert "more than 2,000 items" in str(checked["8.6"])

@@ -217,6 +217,18 @@ def test_cdrom_boots_without_emulation(tmp_path):
     assert "KAAblock!" in boot("-cdrom", str(tmp_path / "cd.iso"), "-boot", "d").screen
 
 
+def test_a_boot_medium_boots_where_the_disk_holds_nothing(tmp_path):
+    from studykvm.guests import write_boot_cd
+
+    (tmp_path / "empty.img").write_bytes(bytes(1 << 20))
+    write_boot_cd(tmp_path / "cd.img")
+    drives = ("-hda", str(tmp_path / "empty.img"), "-cdrom", str(tmp_path / "cd.img"))
+    disk_first, disc_alone = boot(*drives, "-boot", "cd"), boot(*drives, "-boot", "d")
+    assert "Boot failed: not a bootable disk" in disk_first.screen and disk_first.reason == "guest"
+    assert "Here a system would be installed on the disk" in disc_alone.screen
+    assert "Hard Disk" not in disc_alone.screen
+
+
 def test_boot_order_goes_on_to_the_next_drive(base, tmp_path):
     (tmp_path / "blank.img").write_bytes(bytes(1440 << 10))
     result = boot("-fda", str(tmp_path / "blank.img"), "-hda", "base.img", "-boot", "ac")

@@ -119,7 +119,7 @@ def overlay_spans(mapped):
     return [range(int(o, 16), int(o, 16) + int(n, 16)) for o, n, _, file in rows if file == "overlay.img"]
 
 
-@pytest.mark.parametrize("name", ["makedir", "count", "counting"])
+@pytest.mark.parametrize("name", ["makedir", "count", "counting", "medium"])
 def test_the_program_is_what_nasm_makes_of_its_source(tmp_path, name):
     if not shutil.which("nasm"):
         pytest.skip("nasm is not here: apt-get install nasm")
