@@ -16,11 +16,12 @@ writer is told.
 from __future__ import annotations
 
 import errno
+import time
 from collections.abc import Callable
 from typing import Any
 
 from hypervisor import quirks
-from hypervisor.savevm_file import QEMUFile, qemu_fopen_ops
+from hypervisor.savevm_file import SILENCE, QEMUFile, qemu_fopen_ops
 from hypervisor.vl_timers import (
     QEMUTimer,
     qemu_del_timer,
@@ -64,6 +65,7 @@ class QEMUFileBuffered(Struct):
     xfer_limit: int = 0
     timer: QEMUTimer | None = None
     _kept: bytearray | None = None
+    _moved: float = 0.0
 
     @property
     def kept(self) -> bytearray:
@@ -94,6 +96,7 @@ def _write(s: QEMUFileBuffered, data: memoryview) -> int:
     if ret <= 0:
         s.has_error = 1
         return 0
+    s._moved = time.monotonic()
     return ret
 
 
@@ -169,6 +172,11 @@ def buffered_get_rate_limit(opaque: QEMUFileBuffered) -> int:
     return opaque.xfer_limit
 
 
+def is_stuck(s: QEMUFileBuffered) -> bool:
+    """Whether the other side has taken nothing for long; the real program waits for ever."""
+    return bool(s.freeze_output) and time.monotonic() - s._moved > SILENCE
+
+
 @traced
 def buffered_rate_tick(opaque: QEMUFileBuffered) -> None:
     """A new tenth of a second: go on writing."""
@@ -183,6 +191,9 @@ def buffered_rate_tick(opaque: QEMUFileBuffered) -> None:
         return
     qemu_mod_timer(s.tick, qemu_get_clock(rt_clock) + _TICK_MS)
     if s.freeze_output:
+        if is_stuck(s):
+            s.has_error = 1
+            s.put_ready(s.opaque)
         return
     s.bytes_xfer = 0
     buffered_flush(s)
@@ -208,6 +219,7 @@ def qemu_fopen_ops_buffered(
         close=close,
     )
     s._kept = bytearray()
+    s._moved = time.monotonic()
     s.file = qemu_fopen_ops(
         s,
         buffered_put_buffer,

@@ -39,7 +39,7 @@ from hypervisor.block_migration import (
     blk_mig_bytes_total,
     blk_mig_bytes_transferred,
 )
-from hypervisor.buffered_file import qemu_fopen_ops_buffered
+from hypervisor.buffered_file import is_stuck, qemu_fopen_ops_buffered
 from hypervisor.cutils import strstart
 from hypervisor.monitor import Arguments, Monitor, monitor_printf, monitor_resume, monitor_suspend
 from hypervisor.osdep import close_fd
@@ -121,6 +121,7 @@ class FdMigrationState(Struct):
 
 
 _LARGEST = (1 << 63) - 1
+_TOOK_NOTHING = f"the other side took nothing for {SILENCE:.0f} seconds"
 _max_throttle = 32 << 20
 _max_downtime = 30_000_000
 _current_migration: FdMigrationState | None = None
@@ -359,7 +360,15 @@ def migrate_fd_put_ready(opaque: FdMigrationState) -> None:
     s = opaque
     if s.state != MIG_STATE_ACTIVE:
         return
-    if qemu_savevm_state_iterate(s.mon, s.stream) != 1:
+    if is_stuck(s.stream.opaque):
+        s._why = _TOOK_NOTHING
+        migrate_fd_error(s)
+        return
+    ret = qemu_savevm_state_iterate(s.mon, s.stream)
+    if ret < 0:
+        # quirk: 0.12.4 leaves it active, and sends nothing more.
+        migrate_fd_error(s)
+    if ret != 1:
         return
     old_vm_running = state.vm_running
     vm_stop(0)
@@ -415,7 +424,7 @@ def migrate_fd_wait_for_unfreeze(opaque: FdMigrationState) -> None:
     deadline = time.monotonic() + SILENCE
     while not select.select([], [s.fd], [], 0.2)[1]:
         if time.monotonic() > deadline or state.shutdown_requested:
-            s._why = f"the other side took nothing for {SILENCE:.0f} seconds"
+            s._why = _TOOK_NOTHING
             return
 
 

@@ -89,8 +89,9 @@ def hand_over(connection: socket.socket, checksum: int) -> tuple[str, str]:
     if line.startswith(_LOADED):
         _say(connection, _CHANGED)
         return "what came there is not what was sent: it was changed on its way", ""
-    refusal = _refusal(line)
-    return f"the destination refused: {refusal}" if refusal else "", ""
+    if line.startswith(_REFUSED):
+        return f"the destination refused: {_refusal(line)}", ""
+    return "", "the destination closed without a word, as the real QEMU does: see whether it runs there"
 
 
 def take_over(connection: socket.socket, checksum: int) -> tuple[bool, str]:
