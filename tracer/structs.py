@@ -11,13 +11,17 @@ inside a list or a bytearray that a field holds is not.
 from __future__ import annotations
 
 import dataclasses
+import inspect
+import re
 import weakref
 from collections.abc import Callable
 from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 from tracer.errors import TracerError
 
+MISSING = dataclasses.MISSING
 T = TypeVar("T")
+_CLASS_VAR = re.compile(r"(typing\.)?ClassVar\b")
 
 
 class StructType(type):
@@ -41,6 +45,9 @@ class Struct(metaclass=StructType):
 
     __slots__ = ("__dict__", "__weakref__", "_trace_ref", "_trace_symbol")
     __struct_fields__: ClassVar[dict[str, None]] = {}
+    __struct_defaults__: ClassVar[dict[str, Any]] = {}
+    __struct_factories__: ClassVar[dict[str, Callable[[], Any]]] = {}
+    __struct_wanted__: ClassVar[list[str]] = []
     _trace_ref: tuple[int, tuple[str, str]]
     _trace_symbol: str
 
@@ -48,9 +55,40 @@ class Struct(metaclass=StructType):
         super().__init_subclass__(**kwargs)
         if type(cls) is not StructType:
             raise TracerError(f"{cls.__name__}: a Struct cannot have the metaclass {type(cls).__name__}")
-        dataclasses.dataclass(kw_only=True, eq=False, repr=False)(cls)
-        names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
-        cls.__struct_fields__ = dict.fromkeys(name for name in names if not name.startswith("_"))
+        defaults: dict[str, Any] = {}
+        factories: dict[str, Callable[[], Any]] = {}
+        for base in reversed(cls.__mro__[1:]):
+            defaults |= base.__dict__.get("__struct_defaults__", {})
+            factories |= base.__dict__.get("__struct_factories__", {})
+        for name in _declared(cls):
+            defaults[name], factory = _default(cls, name)
+            factories.pop(name, None)
+            if factory is not None:
+                defaults[name] = None
+                factories[name] = factory
+        cls.__struct_defaults__, cls.__struct_factories__ = defaults, factories
+        cls.__struct_wanted__ = [name for name, value in defaults.items() if value is MISSING]
+        cls.__struct_fields__ = dict.fromkeys(name for name in defaults if not name.startswith("_"))
+
+    def __init__(self, /, **values: Any) -> None:
+        cls = type(self)
+        fields = self.__dict__
+        fields.update(cls.__struct_defaults__)
+        if values:
+            if not values.keys() <= fields.keys():
+                unknown = min(values.keys() - fields.keys())
+                raise TypeError(f"{cls.__name__} has no field {unknown!r}; it has {', '.join(fields)}")
+            fields.update(values)
+        for name, factory in cls.__struct_factories__.items():
+            if name not in values:
+                fields[name] = factory()
+        for name in cls.__struct_wanted__:
+            if name not in values:
+                raise TypeError(f"{cls.__name__}: field {name!r} wants a value: {cls.__name__}({name}=...)")
+        self.__post_init__()
+
+    def __post_init__(self) -> None:
+        """Complete an object whose fields are set."""
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the trace id and the symbol behind: a copy is another object."""
@@ -61,6 +99,30 @@ class Struct(metaclass=StructType):
         values = self.__dict__
         parts = [f"{name}={_brief(values[name])}" for name in self.__struct_fields__ if name in values]
         return f"{type(self).__name__}({', '.join(parts)})"
+
+
+def _declared(cls: type) -> list[str]:
+    """Names of the fields that a class adds to its bases'."""
+    annotations = inspect.get_annotations(cls)
+    return [name for name, kind in annotations.items() if not _CLASS_VAR.match(str(kind))]
+
+
+def _default(cls: type, name: str) -> tuple[Any, Callable[[], Any] | None]:
+    """Value of a field unless one is given, and what makes it; the class shows plain defaults only."""
+    value = cls.__dict__.get(name, MISSING)
+    if isinstance(value, dataclasses.Field):
+        default, factory = value.default, value.default_factory
+        if default is MISSING:
+            delattr(cls, name)
+        else:
+            setattr(cls, name, default)
+        return default, None if factory is MISSING else factory
+    if type(value).__hash__ is None:
+        raise TracerError(
+            f"{cls.__name__}.{name}: all objects would share this {type(value).__name__};"
+            " write field(default_factory=...)"
+        )
+    return value, None
 
 
 def _brief(value: Any) -> str:

@@ -5,6 +5,7 @@ import pickle
 import threading
 import weakref
 from dataclasses import field
+from typing import ClassVar
 
 import pytest
 
@@ -256,3 +257,28 @@ def test_a_subclass_with_its_own_rules_keeps_them():
             guarded.size = -1
         guarded.size = 2
     assert [w.new for w in recording.trace.writes()] == [2]
+
+
+def test_fields_are_inherited_and_told_apart_from_class_variables():
+    class Base(Struct):
+        known: ClassVar[int] = 3
+        size: int
+        table: list = field(default_factory=list)
+
+    class Derived(Base):
+        size: int = 5
+        table: list | None = None
+        name: str = field(default="raw")
+
+    assert vars(Derived()) == {"size": 5, "table": None, "name": "raw"}
+    assert vars(Base(size=1)) == {"size": 1, "table": []}
+    assert (Derived.name, Derived.size, Base.known) == ("raw", 5, 3)
+    assert Base(size=1).table is not Base(size=1).table
+    with pytest.raises(TypeError, match="Base: field 'size' wants a value"):
+        Base()
+    with pytest.raises(TypeError, match="Derived has no field 'nothing'; it has size, table, name"):
+        Derived(nothing=1)
+    with pytest.raises(TracerError, match="default_factory"):
+
+        class Shared(Struct):
+            table: list = []  # noqa: RUF012
