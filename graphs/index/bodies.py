@@ -72,6 +72,7 @@ class Body(Values):
         self.local_records: list[Cursor] = []
         self.callees: dict[int, int] = {}
         self.idle: set[int] = set()
+        self.called_at: dict[int, int] = {}
 
     def function(self, number: int, symbol: Symbol) -> None:
         """Take the facts of the function whose tree was read."""
@@ -95,7 +96,7 @@ class Body(Values):
         tree, cursors = self.tree, self.tree.cursor
         kinds = tree.kind
         self.taken, self.callees = [], {}
-        self.symbol_at, self.site_at, self.idle = {}, {}, set()
+        self.symbol_at, self.site_at, self.idle, self.called_at = {}, {}, set(), {}
         todo: list[int] = [] if kinds[0] == clang.K_FUNCTION else [0]
         known, symbols, symbol_at = self.symbols.known, self.symbols, self.symbol_at
         referenced, mention = self.lib.getCursorReferenced, self._mention
@@ -144,6 +145,8 @@ class Body(Values):
         where = self.places.at(number, self.tree.cursor[i])
         if where >= 0:
             self.unit.references.extend((symbol.number, use, where))
+            if use == CALL:
+                self.called_at[i] = where
 
     def _function_mentioned(self, i: int) -> bool:
         if i in self.callees:
@@ -231,7 +234,9 @@ class Body(Values):
         symbol = self.symbol_at.get(callee)
         kind = self.tree.kind[callee]
         arguments = self.tree.below(i)[1:]
-        where = self.places.of(self.lib.getCursorLocation(self.tree.cursor[callee]))
+        where = self.called_at.get(callee, -1)
+        if where < 0:
+            where = self.places.of(self.lib.getCursorLocation(self.tree.cursor[callee]))
         if where < 0:
             where = self.places.of(self.lib.getCursorLocation(self.tree.cursor[i]))
         if kind == K_DECLREF and symbol is not None and symbol.kind == FUNCTION:

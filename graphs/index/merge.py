@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 from graphs.index.facts import BY_NAME, Unit, place
 
+SYMBOL_AT = 55
+
 
 class Function(NamedTuple):
     """A definition; `programs` is a set of bits."""
@@ -76,8 +78,9 @@ class Merged:
         Sorted paths.
     functions : list of Function
         Sorted by path and name; callers are numbers into this list.
-    references : set of int
-        Each is symbol number, place and use packed into one integer; see `reference`.
+    references : list of int
+        Sorted; each is symbol number, place and use packed into one integer: the symbol from bit `SYMBOL_AT`
+        on, the place from bit 3 on.
     """
 
     files: list[str] = field(default_factory=list)
@@ -94,20 +97,6 @@ class Merged:
     variables: dict[tuple[str, int], tuple[str, bool, bool, int]] = field(default_factory=dict)
     rows: list[tuple[str, str, int, tuple[tuple[str, str], ...]]] = field(default_factory=list)
     cases: list[tuple[int, str, int, int]] = field(default_factory=list)
-
-
-def reference(symbol: int, where: int, use: int) -> int:
-    """A reference as one integer, sorted by symbol and place.
-
-    >>> unreference(reference(7, place(1, 20, 3), 2)) == (7, place(1, 20, 3), 2)
-    True
-    """
-    return (((symbol << 52) | where) << 3) | use
-
-
-def unreference(packed: int) -> tuple[int, int, int]:
-    """Symbol, place, use."""
-    return packed >> 55, (packed >> 3) & ((1 << 52) - 1), packed & 7
 
 
 class _Merger:
@@ -232,10 +221,10 @@ class _Merger:
         for target, source, kind, where, caller in unit.flows:
             flow = (keys[target], keys[source], kind, self._place(unit, where), callers[caller])
             flows[flow] = flows.get(flow, 0) | mask
-        numbers = [self.symbol_number[key] for key in keys]
+        numbers = [self.symbol_number[key] << SYMBOL_AT for key in keys]
         rows = iter(unit.references)
         references.update(
-            (((numbers[symbol] << 52) | (files[where >> 36] << 36) | (where & low)) << 3) | use
+            numbers[symbol] | (files[where >> 36] << 39) | ((where & low) << 3) | use
             for symbol, use, where in zip(rows, rows, rows, strict=True)
         )
         if unit.errors:
@@ -305,4 +294,4 @@ def merge(units: Mapping[str, bytes], programs: Mapping[str, int], everywhere: i
     return _Merger([units[path] for path in sorted(units)], programs, everywhere).run()
 
 
-__all__ = ["Call", "Flow", "Function", "Merged", "Site", "merge", "place", "reference", "unreference"]
+__all__ = ["SYMBOL_AT", "Call", "Flow", "Function", "Merged", "Site", "merge", "place"]

@@ -105,7 +105,8 @@ class Parser:
             return Unit(path, files=[path], depends=[path], errors=[f"{path}: clang could not read it"])
         try:
             unit = walk(tu, path, parsed.full, self.roots)
-            unit.errors = self.errors(tu)
+            # With the common headers it was taken only because it had none.
+            unit.errors = [] if parsed.common else self.errors(tu)
             depends = self.inclusions(tu, path)
             if parsed.common and self.header is not None:
                 depends |= set(self.header.depends)

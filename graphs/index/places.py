@@ -16,8 +16,7 @@ from __future__ import annotations
 import os
 from bisect import bisect_right
 from ctypes import c_void_p
-from functools import cache
-from pathlib import Path
+from functools import cache, lru_cache
 
 from graphs.index import clang
 from graphs.index.clang import Cursor, Location
@@ -170,21 +169,22 @@ class Places:
         path = self.name(file)
         if path is None:
             return ""
-        try:
-            with open(self.full[file], "rb") as source:
-                source.seek(offset)
-                return source.read(size).decode(errors="replace")
-        except OSError:
-            return ""
+        return _text(self.full[file])[offset : offset + size].decode(errors="replace")
+
+
+@lru_cache(8)
+def _text(full: str) -> bytes:
+    try:
+        with open(full, "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
 
 
 @cache
 def _measure(full: str) -> tuple[int, list[int]]:
     """Size of a file, and the offsets at which its lines begin."""
-    try:
-        data = Path(full).read_bytes()
-    except OSError:
-        return 0, [0]
+    data = _text(full)
     lines = [0]
     position = data.find(b"\n")
     while position >= 0:

@@ -58,17 +58,19 @@ class Profile:
 
     def prepare(self, tree: Path, scratch: Path) -> list[str]:
         """Write the headers that configure and make would; what failed is returned as messages."""
-        problems = []
         version = self.version(tree)
         for name, content in self.data.get("scratch", {}).items():
             target = scratch / name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(content.replace("{version}", version))
-        for rule in self.data.get("generate", []):
-            problem = self._generate(rule, tree, scratch)
-            if problem:
-                problems.append(problem)
-        return problems
+        from concurrent.futures import ThreadPoolExecutor
+
+        # Each waits for a script of the tree: side by side. None needs what another one writes.
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            made = threads.map(
+                lambda rule: self._generate(rule, tree, scratch), self.data.get("generate", [])
+            )
+            return [problem for problem in made if problem]
 
     def _generate(self, rule: dict[str, Any], tree: Path, scratch: Path) -> str:
         if "each" in rule:

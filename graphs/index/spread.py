@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 Facts = tuple[str, list[str], bytes]
 _PIECE = 6
 _AHEAD = 2
-_SWITCH = 0.0005  # seconds
+_SWITCH = 0.001  # seconds
 
 
 class Reader:

@@ -16,12 +16,13 @@ import os
 import sqlite3
 import zlib
 from collections.abc import Iterable, Iterator
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 from graphs.errors import GraphsError
 from graphs.index.facts import FLOW_KINDS, SITE_KINDS, unplace
-from graphs.index.merge import Merged, unreference
+from graphs.index.merge import SYMBOL_AT, Merged
 from graphs.index.resolve import KINDS, Resolved
 
 FORMAT = 2
@@ -147,6 +148,11 @@ def split_key(key: str) -> tuple[str, str, str, str]:
     return kind, file, name, ""
 
 
+def _placed(where: str) -> str:
+    """File, line and column in SQL, of an expression for a place; see `facts.place`."""
+    return f"({where}) >> 36, (({where}) >> 12) & {0xFFFFFF}, ({where}) & {0xFFF}"
+
+
 class _Writer:
     def __init__(self, db: sqlite3.Connection, merged: Merged, resolved: Resolved) -> None:
         self.db = db
@@ -207,9 +213,9 @@ class _Writer:
         self.db.executemany("INSERT INTO edge_kinds VALUES (?,?)", list(enumerate(KINDS)))
         kind = {name: n for n, name in enumerate(KINDS)}
         self.db.executemany(
-            "INSERT INTO edges VALUES (?,?,?,?,?,?,?,?,?,?)",
+            f"INSERT INTO edges VALUES (?1, ?2, ?3, ?4, {_placed('?5')}, ?6, ?7, ?8)",
             (
-                (n, e.caller if e.caller >= 0 else None, e.callee, kind[e.kind], *unplace(e.place),
+                (n, e.caller if e.caller >= 0 else None, e.callee, kind[e.kind], e.place,
                  e.site if e.site >= 0 else None, e.programs, " ".join(map(flow_number, e.evidence)) or None)
                 for n, e in enumerate(resolved.edges)
             ),
@@ -224,10 +230,10 @@ class _Writer:
         )  # fmt: skip
         flows = [*merged.flows, *extra]
         self.db.executemany(
-            "INSERT INTO flows VALUES (?,?,?,?,?,?,?,?,?)",
+            f"INSERT INTO flows VALUES (?1, ?2, ?3, ?4, ?5, {_placed('?6')}, ?7)",
             (
                 (n, self._symbol(f.target), self._symbol(f.source), FLOW_KINDS[f.kind],
-                 f.caller if f.caller >= 0 else None, *unplace(f.place), f.programs)
+                 f.caller if f.caller >= 0 else None, f.place, f.programs)
                 for n, f in enumerate(flows)
             ),
         )  # fmt: skip
@@ -281,12 +287,11 @@ class _Writer:
             ),
         )
 
-        def references() -> Iterator[tuple[int, int, int, int, int]]:
-            for packed in merged.references:
-                number, where, use = unreference(packed)
-                yield number, where >> 36, (where >> 12) & 0xFFFFFF, where & 0xFFF, use
-
-        self.db.executemany("INSERT INTO refs VALUES (?,?,?,?,?)", references())
+        # Taken apart by SQLite: rows made here, a hundred thousand of them, take longer than to write them.
+        self.db.executemany(
+            f"INSERT INTO refs VALUES (?1, {_placed('?2 >> 3')}, ?2 & 7)",
+            map(divmod, merged.references, repeat(1 << SYMBOL_AT)),
+        )
 
 
 def write(
