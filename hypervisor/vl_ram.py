@@ -19,11 +19,14 @@ import ctypes
 import errno
 import struct
 import time
+from functools import cache
 
+from hypervisor.accel.touched import touched
 from hypervisor.exec import ram
 from hypervisor.program import on_reset
 from hypervisor.savevm import complain
 from hypervisor.savevm_file import (
+    IO_BUF_SIZE,
     QEMUFile,
     _buffer,
     _put,
@@ -37,7 +40,7 @@ from hypervisor.savevm_file import (
 )
 from hypervisor.vl_state import state
 from tracer import traced
-from tracer.session import current
+from tracer.session import recording
 
 C_FILE = "vl.c"
 
@@ -47,14 +50,13 @@ RAM_SAVE_FLAG_MEM_SIZE = 0x04
 RAM_SAVE_FLAG_PAGE = 0x08
 RAM_SAVE_FLAG_EOS = 0x10
 _FLAGS = TARGET_PAGE_SIZE - 1
-_BLOCK = 256
 _COMPRESSED = struct.Struct(">QB")
-_COMPRESSED_BLOCK = struct.Struct(">" + "QB" * _BLOCK)
-_ALL_DIRTY = b"\1" * _BLOCK
-_ZEROS = bytes(_BLOCK * TARGET_PAGE_SIZE)
 _memcmp = ctypes.CDLL(None).memcmp
 _memcmp.argtypes = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t)
 _ALIKE = [bytes([byte]) * TARGET_PAGE_SIZE for byte in range(256)]
+_PERIOD = 4096
+_MOST = 64
+_ZEROS = bytes(_MOST * TARGET_PAGE_SIZE)
 
 _dirty = bytearray()
 _current_addr = 0
@@ -73,7 +75,11 @@ def cpu_physical_sync_dirty_bitmap(start_addr: int, end_addr: int) -> int:
     """Ask the accelerator which pages changed."""
     env = state.first_cpu
     assert env is not None
-    for page in env.accel.dirty_pages():
+    changed = env.accel.dirty_pages()
+    if len(changed) == len(ram()) // TARGET_PAGE_SIZE:
+        _dirty[:] = b"\1" * len(_dirty)
+        return 0
+    for page in changed:
         if page < len(_dirty):
             _dirty[page] = 1
     return 0
@@ -105,40 +111,70 @@ def ram_save_block(f: QEMUFile) -> int:
     return 1
 
 
-def _holds_zeros(addr: int) -> bool:
-    """Whether a block of memory is all zeros; compared in place."""
-    memory = ram()
-    if addr + len(_ZEROS) > len(memory):
-        return False
-    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
-    return not _memcmp(start + addr, _ZEROS, len(_ZEROS))
-
-
-def _records_of_zeros(addr: int) -> bytes:
-    """What stands in the stream for a block of pages of zeros."""
-    first = addr | RAM_SAVE_FLAG_COMPRESS
-    fields = [0] * (2 * _BLOCK)
-    fields[::2] = range(first, first + len(_ZEROS), TARGET_PAGE_SIZE)
-    return _COMPRESSED_BLOCK.pack(*fields)
-
-
-def _save_zeros(f: QEMUFile) -> int:
-    """Write a whole block of pages of zeros as `ram_save_block` would page by page; how many, 0 if there is
-    none.
+def _save_zeros(f: QEMUFile, written: bytearray) -> int:
+    """Write pages of zeros as `ram_save_block` would one after the other; how many, 0 if there are none.
 
     Most of a machine's memory is such. Where a trace runs, every page has its call.
+
+    Parameters
+    ----------
+    written : bytearray
+        The pages that may hold anything but zeros.
     """
     global _current_addr
     number = _dirty.find(1, _current_addr // TARGET_PAGE_SIZE)
-    if number < 0 or number % _BLOCK or _dirty[number : number + _BLOCK] != _ALL_DIRTY:
+    if number < 0:
         return 0
-    addr = number * TARGET_PAGE_SIZE
-    if not _holds_zeros(addr):
-        return 0
-    _dirty[number : number + _BLOCK] = bytes(_BLOCK)
-    _put(f, _records_of_zeros(addr))
-    _current_addr = addr + (_BLOCK - 1) * TARGET_PAGE_SIZE
-    return _BLOCK
+    # No more than fill the buffer: then the rate limit is asked, as after each single page.
+    room = -((f._index - IO_BUF_SIZE) // _COMPRESSED.size)
+    limit = number + min(room, _PERIOD - number % _PERIOD)
+    limit = _next(_dirty, 0, number, limit)
+    count = (_next(written, 1, number, limit) - number) or _zeros_from(number, limit - number)
+    if count:
+        _dirty[number : number + count] = bytes(count)
+        _put(f, _records_of_zeros(number, count))
+        _current_addr = (number + count - 1) * TARGET_PAGE_SIZE
+    return count
+
+
+def _next(flags: bytearray, flag: int, number: int, limit: int) -> int:
+    """Where the next such flag is before the limit; the limit if there is none."""
+    found = flags.find(flag, number, limit)
+    return found if found >= 0 else min(limit, len(flags))
+
+
+def _zeros_from(number: int, limit: int) -> int:
+    """How many pages are zeros: compared in place, twice as many each time, then half as many."""
+    start = ctypes.addressof(ctypes.c_char.from_buffer(ram())) + number * TARGET_PAGE_SIZE
+    done, step, grows = 0, 1, True
+    while step and done < limit:
+        step = min(step, limit - done)
+        if _memcmp(start + done * TARGET_PAGE_SIZE, _ZEROS, step * TARGET_PAGE_SIZE):
+            grows, step = False, step // 2
+        else:
+            done += step
+            step = min(2 * step, _MOST) if grows else step // 2
+    return done
+
+
+@cache
+def _first_records() -> bytearray:
+    """What stands in the stream for the first 16 MiB, if they are zeros."""
+    records = bytearray(_PERIOD * _COMPRESSED.size)
+    records[7 :: _COMPRESSED.size] = bytes([RAM_SAVE_FLAG_COMPRESS]) * _PERIOD
+    records[6 :: _COMPRESSED.size] = bytes(range(0, 256, 16)) * 256
+    records[5 :: _COMPRESSED.size] = b"".join(bytes([byte]) * 16 for byte in range(256))
+    return records
+
+
+def _records_of_zeros(number: int, count: int) -> bytearray:
+    """What stands in the stream for pages of zeros, which all lie in the same 16 MiB."""
+    begin, size = number % _PERIOD, _COMPRESSED.size
+    records = _first_records()[begin * size : (begin + count) * size]
+    for column, byte in enumerate((number // _PERIOD).to_bytes(5, "big")):
+        if byte:
+            records[column::size] = bytes([byte]) * count
+    return records
 
 
 @traced
@@ -193,9 +229,9 @@ def ram_save_live(mon: object, f: QEMUFile, stage: int, opaque: None) -> int:
         _dirty = bytearray(b"\1") * len(_dirty)
         qemu_put_be64(f, len(ram()) | RAM_SAVE_FLAG_MEM_SIZE)
     before, begun = _bytes_transferred, time.monotonic_ns()
-    untraced = current() is None
+    written = None if recording() else touched(ram())
     while not qemu_file_rate_limit(f):
-        saved = (untraced and _save_zeros(f)) or ram_save_block(f)
+        saved = (written is not None and _save_zeros(f, written)) or ram_save_block(f)
         if not saved:
             break
         _bytes_transferred += saved * TARGET_PAGE_SIZE
@@ -209,44 +245,63 @@ def ram_save_live(mon: object, f: QEMUFile, stage: int, opaque: None) -> int:
     return int(stage == 2 and expected_time <= migrate_max_downtime())
 
 
-def _load_page(f: QEMUFile, addr: int, flags: int) -> int:
-    memory = ram()
+def _load_page(f: QEMUFile, addr: int, flags: int, written: bytearray) -> int:
+    memory, number = ram(), addr // TARGET_PAGE_SIZE
     if addr + TARGET_PAGE_SIZE > len(memory):
         complain(f"studykvm: a page at {addr:#x}, where this machine has no memory")
         return -errno.EINVAL
     if flags & RAM_SAVE_FLAG_COMPRESS:
-        page = _ALIKE[qemu_get_byte(f)]
-        # A page that nobody wrote yet takes no memory of the host as long as it is left alone.
-        if memory[addr : addr + TARGET_PAGE_SIZE] != page:
-            memory[addr : addr + TARGET_PAGE_SIZE] = page
+        byte = qemu_get_byte(f)
+        if byte:
+            written[number] = 1
+            memory[addr : addr + TARGET_PAGE_SIZE] = _ALIKE[byte]
+        else:
+            _clear(number, 1, written)
     else:
+        written[number] = 1
         with memoryview(memory) as view:
             qemu_get_buffer(f, view[addr : addr + TARGET_PAGE_SIZE], TARGET_PAGE_SIZE)
     return 0
 
 
-def _skip_zeros(f: QEMUFile) -> None:
+def _clear(number: int, count: int, written: bytearray) -> None:
+    """Have pages hold zeros; one that nobody wrote is left alone, and takes no memory of the host."""
+    memory = ram()
+    number, limit = _next(written, 1, number, number + count), number + count
+    while number < limit:
+        addr = number * TARGET_PAGE_SIZE
+        if memory[addr : addr + TARGET_PAGE_SIZE] != _ALIKE[0]:
+            memory[addr : addr + TARGET_PAGE_SIZE] = _ALIKE[0]
+        number = _next(written, 1, number + 1, limit)
+
+
+def _load_zeros(f: QEMUFile, written: bytearray) -> None:
     """Read the pages of zeros that come next, as far as they are in the buffer."""
-    memory, buf, index, zeros = ram(), _buffer(f), f._index, _ALIKE[0]
-    while index + _COMPRESSED.size <= f._size:
-        addr, byte = _COMPRESSED.unpack_from(buf, index)
-        addr -= RAM_SAVE_FLAG_COMPRESS
-        block = index + _COMPRESSED_BLOCK.size
-        if (
-            block <= f._size
-            and not addr % len(_ZEROS)
-            and 0 <= addr < len(memory)
-            and buf[index:block] == _records_of_zeros(addr)
-            and _holds_zeros(addr)
-        ):
-            index = block
-            continue
-        if byte or addr & _FLAGS or not 0 <= addr <= len(memory) - TARGET_PAGE_SIZE:
-            break
-        if memory[addr : addr + TARGET_PAGE_SIZE] != zeros:
-            memory[addr : addr + TARGET_PAGE_SIZE] = zeros
-        index += _COMPRESSED.size
-    f._index = index
+    buf, size = _buffer(f), _COMPRESSED.size
+    while f._index + size <= f._size:
+        addr, byte = _COMPRESSED.unpack_from(buf, f._index)
+        number = addr // TARGET_PAGE_SIZE
+        if byte or addr & _FLAGS != RAM_SAVE_FLAG_COMPRESS or number >= len(written):
+            return
+        room = min(_PERIOD - number % _PERIOD, len(written) - number)
+        here = bytes(buf[f._index : min(f._index + room * size, f._size)])
+        count = _alike(here, _records_of_zeros(number, len(here) // size)) // size
+        _clear(number, count, written)
+        f._index += count * size
+
+
+def _alike(found: bytes, expected: bytearray) -> int:
+    """How many bytes are alike from the beginning on."""
+    low, high = 0, min(len(found), len(expected))
+    if found[:high] == expected[:high]:
+        return high
+    while low + 1 < high:
+        middle = (low + high) // 2
+        if found[low:middle] == expected[low:middle]:
+            low = middle
+        else:
+            high = middle
+    return low
 
 
 @traced
@@ -259,16 +314,16 @@ def ram_load(f: QEMUFile, opaque: None, version_id: int) -> int:
     """
     if version_id != 3:
         return -errno.EINVAL
-    flags = 0
+    flags, written = 0, touched(ram())
     while not flags & RAM_SAVE_FLAG_EOS:
-        _skip_zeros(f)
+        _load_zeros(f, written)
         addr = qemu_get_be64(f)
         flags, addr = addr & _FLAGS, addr & ~_FLAGS
         if flags & RAM_SAVE_FLAG_MEM_SIZE and addr != len(ram()):
             _other_size(addr)
             return -errno.EINVAL
         if flags & (RAM_SAVE_FLAG_COMPRESS | RAM_SAVE_FLAG_PAGE):
-            ret = _load_page(f, addr, flags)
+            ret = _load_page(f, addr, flags, written)
             if ret < 0:
                 return ret
         if qemu_file_has_error(f):

@@ -12,7 +12,7 @@ device that writes there has written the guest's memory. What appears at which p
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from mmap import mmap
 from typing import Protocol
@@ -168,7 +168,7 @@ class Accel(Protocol):
     def memory_written(self, address: int, size: int) -> None:
         """Hear that a device wrote memory: instructions there that were decoded before are others now."""
 
-    def dirty_pages(self) -> set[int]:
+    def dirty_pages(self) -> Collection[int]:
         """Numbers of the pages of the machine's memory that changed since the last call; at first all.
 
         A page is `PAGE_SIZE` bytes; whoever wrote it, processor or device, it counts.

@@ -9,7 +9,7 @@ The built-in BIOS, which is served on the vCPU thread between two entries, sets 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from mmap import mmap
 from typing import TYPE_CHECKING
 
@@ -190,7 +190,7 @@ class KvmAccel:
     def memory_written(self, address: int, size: int) -> None:
         """Hear that a device wrote memory: the processor sees it anyway."""
 
-    def dirty_pages(self) -> set[int]:
+    def dirty_pages(self) -> Collection[int]:
         """Numbers of the pages of memory that changed since the last call; at first all.
 
         By comparison: the kernel's log would not show what devices and the built-in BIOS wrote.

@@ -14,7 +14,7 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from mmap import mmap
 from typing import Any
 
@@ -159,7 +159,7 @@ class UnicornAccel:
         if size > 0:
             self._code_pages.written(address, size)
 
-    def dirty_pages(self) -> set[int]:
+    def dirty_pages(self) -> Collection[int]:
         """Numbers of the pages of the machine's memory that changed since the last call; at first all."""
         return self._dirty.pages(ram())
 

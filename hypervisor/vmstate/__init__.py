@@ -19,12 +19,16 @@ from __future__ import annotations
 
 import errno
 import re
+import struct
 from collections.abc import Callable, Container
+from contextlib import suppress
 from functools import cache
+from itertools import groupby
+from operator import attrgetter
 from types import SimpleNamespace
 from typing import Any
 
-from hypervisor.savevm_file import QEMUFile
+from hypervisor.savevm_file import QEMUFile, _get, _put
 from tracer import Struct, traced
 
 C_FILE = "savevm.c"
@@ -49,9 +53,12 @@ class VMStateInfo(Struct):
         `get(f, pv, size) -> (ret, value)`: `pv` is what the field holds now.
     put
         `put(f, pv, size)`.
+    code : str
+        Of plain numbers, their letter in a format of `struct`: several are written and read at once.
     """
 
     name: str = ""
+    code: str = ""
     get: Callable[[QEMUFile, Any, int], tuple[int, Any]] | None = None
     put: Callable[[QEMUFile, Any, int], None] | None = None
 
@@ -119,6 +126,8 @@ ABSENT = Absent()
 
 @cache
 def _steps(path: str) -> tuple[str | int, ...]:
+    if path.isidentifier():
+        return (path,)
     return tuple(int(step) if step.isdigit() else step for step in re.findall(r"\w+", path))
 
 
@@ -162,20 +171,85 @@ def _saved(field: VMStateField, opaque: Any) -> list[Any]:
     return list(value) if field.missing is None else [value] * _count(field, opaque)
 
 
+class _Row:
+    """Plain numbers that follow each other, for all of which there is one format."""
+
+    def __init__(self, fields: list[VMStateField]) -> None:
+        self.fields = fields
+        self._version = max(field.version_id for field in fields)
+        self._form = struct.Struct(">" + "".join(map(_code, fields)))
+        # With one more, so that they come as a tuple.
+        self._found = attrgetter(*(field.attr for field in fields), "__class__")
+
+    def save(self, f: QEMUFile, opaque: Any) -> None:
+        """Write them."""
+        try:
+            numbers = self._found(opaque)[:-1] if opaque is not ABSENT else [0] * len(self.fields)
+            _put(f, self._form.pack(*numbers))
+        except struct.error:
+            # One is too large, and is cut where it is written by itself.
+            for field in self.fields:
+                _save_field(f, field, opaque)
+
+    def load(self, f: QEMUFile, opaque: Any, version_id: int) -> int:
+        """Read them; 0 or -EINVAL."""
+        if version_id < self._version:
+            there = (field for field in self.fields if _present(field, opaque, version_id))
+            return next((ret for field in there if (ret := _load_field(f, field, opaque)) < 0), 0)
+        numbers = self._form.unpack(_get(f, self._form.size))
+        for field, number in zip(self.fields, numbers, strict=True):
+            if field.within is not None and number not in field.within:
+                return -errno.EINVAL
+            if opaque is not ABSENT:
+                _assign(opaque, field.attr, number)
+        return 0
+
+
+def _code(field: VMStateField) -> str:
+    return field.info.code if field.info is not None else ""
+
+
+def _fits_in_row(field: VMStateField) -> bool:
+    """Whether a field is a plain number, always there, and an attribute."""
+    simple = field.num is None and field.missing is None and field.field_exists is None
+    return bool(simple and _code(field) and field.attr.replace(".", "").isidentifier())
+
+
+@cache
+def _plan(vmsd: VMStateDescription) -> list[VMStateField | _Row]:
+    """The fields of a description, in rows as far as they can be."""
+    plan: list[VMStateField | _Row] = []
+    for in_row, group in groupby(vmsd.fields, _fits_in_row):
+        fields = list(group)
+        plan += [_Row(fields)] if in_row else fields
+    return plan
+
+
+def _save_field(f: QEMUFile, field: VMStateField, opaque: Any) -> None:
+    values = _saved(field, opaque)
+    if field.vmsd is not None:
+        for value in values:
+            vmstate_save_state(f, field.vmsd, value)
+        return
+    if field.num is not None and _code(field):
+        with suppress(struct.error):
+            _put(f, struct.pack(f">{len(values)}{_code(field)}", *values))
+            return
+    assert field.info is not None and field.info.put is not None
+    for value in values:
+        field.info.put(f, value, field.size)
+
+
 @traced
 def vmstate_save_state(f: QEMUFile, vmsd: VMStateDescription, opaque: Any) -> None:
     """Write a structure."""
     if vmsd.pre_save is not None and opaque is not ABSENT:
         vmsd.pre_save(opaque)
-    for field in vmsd.fields:
-        if field.field_exists is not None and not field.field_exists(opaque, vmsd.version_id):
-            continue
-        for value in _saved(field, opaque):
-            if field.vmsd is not None:
-                vmstate_save_state(f, field.vmsd, value)
-            else:
-                assert field.info is not None and field.info.put is not None
-                field.info.put(f, value, field.size)
+    for step in _plan(vmsd):
+        if isinstance(step, _Row):
+            step.save(f, opaque)
+        elif step.field_exists is None or step.field_exists(opaque, vmsd.version_id):
+            _save_field(f, step, opaque)
 
 
 @traced
@@ -192,10 +266,13 @@ def vmstate_load_state(f: QEMUFile, vmsd: VMStateDescription, opaque: Any, versi
         ret = vmsd.pre_load(opaque)
         if ret:
             return ret
-    for field in vmsd.fields:
-        if not _present(field, opaque, version_id):
+    for step in _plan(vmsd):
+        if isinstance(step, _Row):
+            ret = step.load(f, opaque, version_id)
+        elif _present(step, opaque, version_id):
+            ret = _load_field(f, step, opaque)
+        else:
             continue
-        ret = _load_field(f, field, opaque)
         if ret < 0:
             return ret
     return vmsd.post_load(opaque, version_id) if vmsd.post_load is not None and opaque is not ABSENT else 0
@@ -214,19 +291,15 @@ def _load_field(f: QEMUFile, field: VMStateField, opaque: Any) -> int:
             if ret < 0:
                 return ret
         return 0
-    assert field.info is not None and field.info.get is not None
-    values = []
-    now = _saved(field, opaque)
-    for index in range(_count(field, opaque)):
-        pv = now[index] if index < len(now) else 0
-        if opaque is ABSENT and field.missing is None:
-            pv = None
-        ret, value = field.info.get(f, pv, field.size)
+    if isinstance(field.num, int) and _code(field):
+        form = f">{field.num}{_code(field)}"
+        values = list(struct.unpack(form, _get(f, struct.calcsize(form))))
+    else:
+        ret, values = _read_values(f, field, opaque)
         if ret < 0:
             return ret
-        if field.within is not None and value not in field.within:
-            return -errno.EINVAL
-        values.append(value)
+    if field.within is not None and any(value not in field.within for value in values):
+        return -errno.EINVAL
     if opaque is ABSENT or field.missing is not None or not field.attr:
         return 0
     if field.num is None:
@@ -234,6 +307,22 @@ def _load_field(f: QEMUFile, field: VMStateField, opaque: Any) -> int:
     else:
         _value(opaque, field.attr)[:] = values
     return 0
+
+
+def _read_values(f: QEMUFile, field: VMStateField, opaque: Any) -> tuple[int, list[Any]]:
+    """Read the values of a field, one after the other."""
+    assert field.info is not None and field.info.get is not None
+    values: list[Any] = []
+    now = _saved(field, opaque)
+    for index in range(_count(field, opaque)):
+        pv = now[index] if index < len(now) else 0
+        if opaque is ABSENT and field.missing is None:
+            pv = None
+        ret, value = field.info.get(f, pv, field.size)
+        if ret < 0:
+            return ret, values
+        values.append(value)
+    return 0, values
 
 
 def parse(f: QEMUFile, vmsd: VMStateDescription, version_id: int, at: str = "") -> list[tuple[str, Any]]:

@@ -49,7 +49,9 @@ def _number(name: str, size: int, signed: bool) -> VMStateInfo:
         value = get_number(f)
         return 0, value if value < half else value - 2 * half
 
-    return symbol(VMStateInfo(name=name, get=get, put=put), f"vmstate_info_{name}")
+    code = "BHIQ"[size.bit_length() - 1]
+    info = VMStateInfo(name=name, code=code.lower() if signed else code, get=get, put=put)
+    return symbol(info, f"vmstate_info_{name}")
 
 
 _INT = {size: _number(f"int{8 * size}", size, True) for size in _PUT}
