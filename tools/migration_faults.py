@@ -48,7 +48,7 @@ KINDS = {
     "hang": f"took nothing for|sent nothing for|{_NOT_LOADED}",
     "slow": "",
     "change": f"{_NOT_LOADED}|changed on its way",
-    "kill source": f"{_NOT_LOADED}|the source went",
+    "kill source": "",
     "kill destination": f"{_FAILED}|{_SEE}",
     "disk full": "cannot be written at sector .*: No space left on device",
     "file full": "No space left on device",
@@ -177,7 +177,7 @@ class _Pair:
                 file.truncate(_DISK)
             at = f"tcp:127.0.0.1:{_free_port()}"
             destination = self._start(name, disk, "-incoming", at, room=chosen.randrange(_DISK))
-            self._migrate(f"-b {detached}", at)
+            self._migrate(f"{detached}-b ", at)
         else:
             to, uri = self._listening(chosen)
             destination = self._start(name, self.disk, "-incoming", uri)
@@ -281,7 +281,7 @@ class _Pair:
             wrong.append("completed, though something went wrong")
         if how == "failed" and kind != "nobody there" and not re.search(_FAILED, outcome.said):
             wrong.append("the source does not say why it failed")
-        if happened and outcome.runs != "destination" and not re.search(KINDS[kind], outcome.said):
+        if happened and not re.search(KINDS[kind], outcome.said):
             wrong.append("nobody says what happened")
         if "Traceback" in outcome.said or "This is a fault of studykvm" in outcome.said:
             wrong.append("it ended with a fault of its own")
@@ -298,9 +298,12 @@ class _Pair:
         if there == "paused" and outcome.kind != "port taken":
             answer = destination.ask("cont")
             if "is incomplete" not in answer:
+                # All had come when the source was killed.
                 if outcome.how != "killed":
                     outcome.wrong.append(f"the destination takes `cont`: {answer!r}")
                 there = destination.status()
+            elif not re.search(_NOT_LOADED, outcome.said):
+                outcome.wrong.append("the destination does not say that it lacks a part")
             elif destination.status() != "paused" or destination.numbers():
                 outcome.wrong.append("the destination ran though it had not got all")
         if there == "running":
