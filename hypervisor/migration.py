@@ -253,9 +253,11 @@ def do_info_migrate(mon: Monitor) -> dict[str, Any] | None:
     status = migrate_fd_get_status(s)
     qdict: dict[str, Any] = {"status": _WORDS[status]}
     if status == MIG_STATE_ACTIVE:
-        migrate_put_status(qdict, "ram", ram_bytes_transferred(), ram_bytes_remaining(), ram_bytes_total())
+        # Asked for in the order in which a compiler's code asks, from the last argument on.
+        total, left, done = ram_bytes_total(), ram_bytes_remaining(), ram_bytes_transferred()
+        migrate_put_status(qdict, "ram", done, left, total)
         if blk_mig_active():
-            done, left, total = blk_mig_bytes_transferred(), blk_mig_bytes_remaining(), blk_mig_bytes_total()
+            total, left, done = blk_mig_bytes_total(), blk_mig_bytes_remaining(), blk_mig_bytes_transferred()
             migrate_put_status(qdict, "disk", done, left, total)
     return qdict
 
@@ -317,12 +319,6 @@ def migrate_fd_put_buffer(opaque: FdMigrationState, data: memoryview, size: int)
     """Write some of the stream; -EAGAIN when the other side takes nothing now."""
     s = opaque
     assert s.write is not None and s.get_error is not None
-    if s.state == MIG_STATE_CANCELLED:
-        quirks.note(
-            "cancel-flushes",
-            "0.12.4 goes on sending what it had kept after migrate_cancel; here no more",
-        )
-        return -errno.ECANCELED
     if s._why:
         return -errno.EIO
     ret = s.write(s, data, size)
@@ -330,7 +326,10 @@ def migrate_fd_put_buffer(opaque: FdMigrationState, data: memoryview, size: int)
         ret = s.write(s, data, size)
     if ret == -1:
         ret = -s.get_error(s)
-        if ret == -errno.EAGAIN:
+        if ret == -errno.EAGAIN and s.state == MIG_STATE_CANCELLED:
+            quirks.note("cancel-waits", "0.12.4 stands still after migrate_cancel until what it kept is sent")
+            ret = -errno.ECANCELED
+        elif ret == -errno.EAGAIN:
             qemu_set_fd_handler2(s.fd, None, None, migrate_fd_put_notify, s)
         else:
             s._why = s._why or os.strerror(-ret)
