@@ -37,36 +37,24 @@ _MARK = "\0studykvm "
 def recording_code(fid: int, code: CodeType, original: FunctionType, session: Session) -> CodeType:
     """Return code that records a call of function `fid` and calls `original`, whose code is `code`."""
     names = code.co_varnames[: _parameter_count(code)]
+    kind = code.co_flags & _KIND_FLAGS
     # functions that differ in parameter names alone share a template, unless it must pass them by name
-    template = _template(
-        names if code.co_kwonlyargcount else tuple(f"p{i}" for i in range(len(names))),
+    shape = (
+        names if code.co_kwonlyargcount else _some_names(len(names)),
         code.co_argcount,
         code.co_posonlyargcount,
         code.co_kwonlyargcount,
-        code.co_flags & _KIND_FLAGS,
+        kind,
         code.co_freevars,
     )
-    kind = code.co_flags & _SUSPENDING
-    helpers: dict[str, Any] = {
-        "append": session.append,
-        "thread": session.thread,
-        "clock": session.clock,
-        "encode": session.encode,
-        "kind": type,
-        "NoneType": NoneType,
-        "int": int,
-        "bool": bool,
-        "about": about,
-        "drive": drivers(session, fid)[kind] if kind else None,
-        "call": original,
-        "fid": fid,
-        "rid": ~fid,
-    }
-    values = {_MARK + name: value for name, value in helpers.items()}
-    consts = tuple(values.get(c, c) if isinstance(c, str) else c for c in template.co_consts)
-    return template.replace(
-        co_consts=consts,
-        co_varnames=names + template.co_varnames[len(names) :],
+    form = session.forms.get(shape)
+    if form is None:
+        form = session.forms[shape] = _Form(_template(*shape), session)
+    suspending = kind & _SUSPENDING
+    drive = drivers(session, fid)[suspending] if suspending else None
+    return form.template.replace(
+        co_consts=form.consts(fid, original, drive),
+        co_varnames=names + form.others,
         co_name=code.co_name,
         co_qualname=code.co_qualname,
         co_filename=code.co_filename,
@@ -74,6 +62,41 @@ def recording_code(fid: int, code: CodeType, original: FunctionType, session: Se
     )
 
 
+class _Form:
+    """A template with what is the same for all functions of a session."""
+
+    def __init__(self, template: CodeType, session: Session) -> None:
+        self.template = template
+        self.others = template.co_varnames[_parameter_count(template) :]
+        common: dict[str, Any] = {
+            "append": session.append,
+            "thread": session.thread,
+            "clock": session.clock,
+            "encode": session.encode,
+            "kind": type,
+            "NoneType": NoneType,
+            "int": int,
+            "bool": bool,
+            "about": about,
+        }
+        common = {_MARK + name: value for name, value in common.items()}
+        marks = [const if isinstance(const, str) else None for const in template.co_consts]
+        self._consts = [
+            const if mark is None else common.get(mark, const)
+            for mark, const in zip(marks, template.co_consts, strict=True)
+        ]
+        self._own = [marks.index(_MARK + name) if _MARK + name in marks else None for name in _OWN]
+
+    def consts(self, fid: int, original: FunctionType, drive: Any) -> tuple[Any, ...]:
+        """Constants of one function's code."""
+        consts = self._consts.copy()
+        for place, value in zip(self._own, (fid, ~fid, original, drive), strict=True):
+            if place is not None:
+                consts[place] = value
+        return tuple(consts)
+
+
+_OWN = ("fid", "rid", "call", "drive")
 _SUSPENDING = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 _KIND_FLAGS = inspect.CO_VARARGS | inspect.CO_VARKEYWORDS | _SUSPENDING
 
@@ -81,6 +104,11 @@ _KIND_FLAGS = inspect.CO_VARARGS | inspect.CO_VARKEYWORDS | _SUSPENDING
 def _parameter_count(code: CodeType) -> int:
     stars = bool(code.co_flags & inspect.CO_VARARGS) + bool(code.co_flags & inspect.CO_VARKEYWORDS)
     return code.co_argcount + code.co_kwonlyargcount + stars
+
+
+@functools.cache
+def _some_names(count: int) -> tuple[str, ...]:
+    return tuple(f"p{i}" for i in range(count))
 
 
 @functools.cache

@@ -107,8 +107,13 @@ def traced_as(function: F, name: str | None, file: str | None) -> F:
     return function
 
 
+_STARS = inspect.CO_VARARGS | inspect.CO_VARKEYWORDS
+
+
 def _params(code: CodeType) -> tuple[str, ...]:
     count = code.co_argcount + code.co_kwonlyargcount
+    if not code.co_flags & _STARS:
+        return code.co_varnames[:count]
     names = list(code.co_varnames[:count])
     stars = [
         mark

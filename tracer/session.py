@@ -61,6 +61,8 @@ class Session:
         self.clock = monotonic_ns
         self.encode: Callable[[Any], Value] = make_encoder(StructType, self.serial, self._announce, NAMES)
         self.active = True
+        self.forms: dict[Any, Any] = {}
+        """Recording code by the shape of a function, for `tracer.codegen`."""
         self.tokens = itertools.count(1)
         self._building: set[int] = set()
         self._numbers: dict[str, int] = {}
@@ -72,8 +74,8 @@ class Session:
 
     def install_struct_hooks(self) -> None:
         """Record creations and field writes from now on."""
-        building, append, encode = self._building, self.append, self.encode
-        thread, clock, plain_write = self.thread, self.clock, object.__setattr__
+        building, append, encode, announce = self._building, self.append, self.encode, self._announce
+        thread, clock, plain_write, serial = self.thread, self.clock, object.__setattr__, self.serial
 
         def create(cls: Any, /, *args: Any, **kwargs: Any) -> Any:
             obj = cls.__new__(cls, *args, **kwargs)
@@ -87,13 +89,22 @@ class Session:
             return obj
 
         def write(self_: Any, name: str, value: Any) -> None:
-            if id(self_) in building or name not in type(self_).__struct_fields__:
+            if name not in type(self_).__struct_fields__ or (building and id(self_) in building):
                 plain_write(self_, name, value)
                 return
-            ref = encode(self_)
-            old = encode(self_.__dict__.get(name))
-            plain_write(self_, name, value)
-            append(("w", thread.n, clock(), object_id(ref), name, old, encode(value)))
+            try:
+                known, (mark, label) = self_._trace_ref
+            except AttributeError:
+                known = 0
+            if known != serial:
+                mark, label = announce(self_)
+            fields = self_.__dict__
+            old, kind = fields.get(name), type(value)
+            # numbers, the commonest, are their own encoding
+            before = old if type(old) is int else encode(old)
+            fields[name] = value
+            after = value if kind is int else encode(value)
+            append(("w", thread.n, clock(), label if mark == "@" else "&" + label, name, before, after))
 
         install_hooks(create, write)
 
