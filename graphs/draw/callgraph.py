@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from graphs.calls import CallTable, Name
 from graphs.draw.links import Links
 from graphs.draw.picture import Arrow, Box, Picture
+from graphs.wording import counted
 
 if TYPE_CHECKING:
     from graphs.witnesses.source import Source
@@ -86,27 +87,18 @@ def _picture(edges: Iterable[_Edge], title: str, source: Source | None, links: L
         file, function = name
         line = source.line(name) if source else 0
         place = f"{file}:{line}" if line else file
-        tooltip = f"{function} ({place}), {_counted(count, 'call')}\n{first[name]}"
+        tooltip = f"{function} ({place}), {counted(count, 'call')}\n{first[name]}"
         picture.boxes[_key(name)] = Box(
             function, file, count, tooltip, line=line, url=links.url(file, line) if line else ""
         )
     for (caller, name), count in arrows.items():
-        tooltip, url = f"{caller[1]} calls {name[1]}, {_counted(count, 'time')}", ""
+        tooltip, url = f"{caller[1]} calls {name[1]}, {counted(count, 'time')}", ""
         edge = source.call(caller, name) if source else None
         if source and edge:
             tooltip += f"\n{source.how(edge)}"
             url = links.url(edge.file, edge.line)
         picture.arrows[_key(caller), _key(name)] = Arrow(count, tooltip, url=url)
     return picture
-
-
-def _counted(count: int, word: str) -> str:
-    """Return a number with its noun.
-
-    >>> _counted(1, "call"), _counted(1200, "time")
-    ('1 call', '1,200 times')
-    """
-    return f"{count:,} {word}" + ("" if count == 1 else "s")
 
 
 def _key(name: Name) -> str:

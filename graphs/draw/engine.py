@@ -39,19 +39,16 @@ def render(dot: str, format: str, prog: str = "dot") -> bytes:
     """
     if format == "dot":
         return dot.encode()
-    graph = _graphviz().AGraph(string=dot)
-    graph.graph_attr["dpi"] = "144" if format == "png" else "72"
-    data: bytes = graph.draw(format=format, prog=prog)
-    if format == "svg":
-        laid = json.loads(graph.draw(format="json", prog=prog))
-        widths = {(x, y, text): width for x, y, text, width in _texts(laid)}
-        return _for_any_font(data.decode(), widths).encode()
-    return data
+    if format != "svg":
+        return _laid(dot, (format,), prog, dpi="144" if format == "png" else "72")[0]
+    data, laid = _laid(dot, ("svg", "json"), prog, dpi="72")
+    widths = {(x, y, text): width for x, y, text, width in _texts(json.loads(laid))}
+    return _for_any_font(data.decode(), widths).encode()
 
 
 def layout(dot: str) -> Any:
     """Lay out a graph and return what Graphviz's JSON says of it."""
-    return json.loads(_graphviz().AGraph(string=dot).draw(format="json", prog="dot"))
+    return json.loads(_laid(dot, ("json",))[0])
 
 
 def text_widths(labels: Iterable[str]) -> dict[str, float]:
@@ -94,21 +91,36 @@ def _for_any_font(svg: str, widths: dict[tuple[float, float, str], float]) -> st
 
 
 def size(dot: str) -> tuple[float, float]:
-    """Lay out a graph and return its width and height.
+    """Width and height of a graph laid out, but for what arrows take beyond the boxes: they are not led.
 
     >>> width, height = size("digraph { a -> b -> c }")
     >>> width < height
     True
     """
-    graph = _graphviz().AGraph(string=dot)
-    graph.layout(prog="dot")
-    left, bottom, right, top = map(float, graph.graph_attr["bb"].split(","))
-    return right - left, top - bottom
+    _, _, width, height, *_ = _laid(dot, ("plain",), splines="none")[0].split(maxsplit=4)
+    return 72 * float(width), 72 * float(height)
+
+
+def _laid(dot: str, formats: Iterable[str], prog: str = "dot", **attributes: str) -> list[bytes]:
+    """Lay out a graph once and return it in each of the formats."""
+    pygraphviz, context = _graphviz()
+    graph, graphviz = pygraphviz.AGraph(string=dot), pygraphviz.graphviz
+    graph.graph_attr.update(attributes)
+    if graphviz.gvLayout(context, graph.handle, prog.encode()):
+        raise ValueError(f"Graphviz cannot lay out the graph with {prog}")
+    try:
+        # In front of the data stands whether there was an error, of which the binding has raised already.
+        return [graphviz.gvRenderData(context, graph.handle, format.encode())[1] for format in formats]
+    finally:
+        graphviz.gvFreeLayout(context, graph.handle)
 
 
 @cache
-def _graphviz() -> Any:
-    """Import pygraphviz and let its fontconfig, which reads its settings once, find our font only."""
+def _graphviz() -> tuple[Any, Any]:
+    """Import pygraphviz and let its fontconfig, which reads its settings once, find our font only.
+
+    With it comes a context of Graphviz, to be used again.
+    """
     import pygraphviz
 
     fonts = files("font_roboto") / "files"
@@ -124,13 +136,16 @@ def _graphviz() -> Any:
         )
         os.environ["FONTCONFIG_FILE"] = str(settings)
         try:
-            pygraphviz.AGraph(string=f'digraph {{ a [fontname="{FONT}"] }}').draw(format="png", prog="dot")
+            context = pygraphviz.graphviz.gvContextWithBuiltins()
+            graph = pygraphviz.AGraph(string=f'digraph {{ a [fontname="{FONT}"] }}')
+            pygraphviz.graphviz.gvLayout(context, graph.handle, b"dot")
+            pygraphviz.graphviz.gvFreeLayout(context, graph.handle)
         finally:
             if before is None:
                 del os.environ["FONTCONFIG_FILE"]
             else:
                 os.environ["FONTCONFIG_FILE"] = before
-    return pygraphviz
+    return pygraphviz, context
 
 
 @contextmanager

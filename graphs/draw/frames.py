@@ -30,7 +30,6 @@ from graphs.draw.structures import (
     State,
     arrow,
     colours_of,
-    counted,
     find_step,
     is_silent,
     lines,
@@ -45,6 +44,7 @@ from graphs.draw.structures import (
     title,
 )
 from graphs.errors import GraphsError
+from graphs.wording import counted
 from tracer.state import StructState
 
 if TYPE_CHECKING:

@@ -31,6 +31,8 @@ _TWINS = 3
 _HELPER_CALLERS = 3
 _LISTED = 6
 _PAGE = 1.414
+# How far a shape may be from a page's, as a logarithm: good enough at once; good enough for all boxes.
+_PAGE_LIKE, _TOLERABLE = 0.15, 0.3
 _FEW, _CROWDED = 20, 2.2
 _THROUGH = "calls through functions in small print"
 
@@ -179,23 +181,33 @@ class Picture(Drawing):
 def to_dot(picture: Picture, limit: int = 50) -> str:
     """Condense a picture to at most about `limit` boxes and write it as DOT.
 
-    Where arrows would cover the page, there are fewer boxes. A layout takes a few hundredths of a second:
-    several are tried, and the one nearest to the shape of a page wins; fewer boxes must gain a better shape.
+    Where arrows would cover the page, there are fewer boxes. A layout takes a hundredth of a second: one
+    after the other is tried until one has about the shape of a page, and the best of them is taken. Fewer
+    boxes are tried only if none is near that shape, and must gain a better one.
     """
     total = len(picture.boxes)
-    best, least = "", math.inf
     limit = _readable(picture, limit)
+    best, least, off, boxes = "", math.inf, math.inf, 0
+    directions = ["LR", "TB"]
     for share in (1, 0.8, 0.6):
         small = condense(picture, int(limit * share))
-        for direction in ("LR", "TB"):
+        if len(small.boxes) == boxes:
+            continue
+        boxes = len(small.boxes)
+        for direction in directions:
             for ranking in ("false", "true"):
                 dot = _dot(small, total, direction, ranking)
                 width, height = size(dot)
                 off_page = abs(math.log(max(width, 1) / max(height, 1) / _PAGE))
-                emptiness = math.log(max(width * height, 1) / (len(small.boxes) or 1))
+                emptiness = math.log(max(width * height, 1) / (boxes or 1))
                 cost = off_page + emptiness + (1 - share)
                 if cost < least:
-                    best, least = dot, cost
+                    best, least, off, chosen = dot, cost, off_page, direction
+            if off < _PAGE_LIKE:
+                return best
+        if off < _TOLERABLE:
+            break
+        directions = [chosen]
     return best
 
 

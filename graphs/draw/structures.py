@@ -24,6 +24,7 @@ from graphs.draw.dot import Dot, Markup, html
 from graphs.draw.drawing import Drawing
 from graphs.draw.engine import FONT
 from graphs.errors import GraphsError
+from graphs.wording import counted
 from tracer.values import show
 
 if TYPE_CHECKING:
@@ -279,15 +280,6 @@ def arrow(name: str, field: str, look: Look) -> dict[str, str | int | float]:
 def is_silent(value: Any) -> bool:
     """Whether a value says nothing: 0, NULL, empty."""
     return value in (None, 0, "", ("?", "StructType"))
-
-
-def counted(number: int, word: str) -> str:
-    """Return a number with its noun.
-
-    >>> counted(1, "more structure"), counted(3, "field")
-    ('1 more structure', '3 fields')
-    """
-    return f"{number:,} {word}{'' if number == 1 else 's'}"
 
 
 def target_of(value: Any) -> str | None:
