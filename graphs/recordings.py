@@ -126,9 +126,10 @@ def load(name: str) -> Recording:
     if len(fits) != 1:
         import difflib
 
-        near = fits or difflib.get_close_matches(name, names(), n=4, cutoff=0.4) or [names()[0], "..."]
+        near = fits or difflib.get_close_matches(name, names(), n=4, cutoff=0.6)
         problem = "fits several recordings" if fits else "is no recording that ships, nor a file"
-        raise GraphsError(f"{name!r} {problem}; take one of: {', '.join(near)}")
+        hint = f"take one of: {', '.join(near)}" if near else "`studykvm compare --list` names them all"
+        raise GraphsError(f"{name!r} {problem}; {hint}")
     calls = CallTable.unpack(_read(f"{fits[0]}.calls"), list(_function_names()))
     return Recording(fits[0], _program(calls), calls, _scenarios().get(fits[0]))
 

@@ -1,6 +1,7 @@
 """Options that several commands share.
 
 - `positive`: the type of a number from 1 on
+- `warn_if_damaged(path, trace)`: for after a trace was read
 - `add_links(parser)`, `links(args)`: --tree and --link, where the boxes and arrows of a picture lead.
 """
 
@@ -8,10 +9,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from graphs.draw.links import Links
+    from tracer import Trace
 
 
 def positive(text: str) -> int:
@@ -23,6 +26,13 @@ def positive(text: str) -> int:
     if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on")
     return int(text)
+
+
+def warn_if_damaged(path: str, trace: Trace) -> None:
+    """Say what is wrong with a trace, of which only a part was read."""
+    if trace.damage is not None:
+        damage = trace.damage.removeprefix(f"{path}: ")
+        print(f"studykvm: warning: {path}: {damage}", file=sys.stderr)
 
 
 def add_links(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from studykvm import cli
-from tracer import load
+from tracer import load, record
 
 
 def run(*argv: str) -> subprocess.CompletedProcess[str]:
@@ -103,3 +103,47 @@ def test_a_trace_that_finds_no_room_is_one_warning(tmp_path):
     assert "Traceback" not in result.stderr
     assert "No space left on device" in result.stderr
     assert len(result.stderr.splitlines()) == 1
+
+
+WRONG = {
+    "migration show letter": "letter: no saved machine: it does not begin with QEVM",
+    "trace show letter": "letter: not a trace of studykvm",
+    "structures cut.trace --at qcow_open --frames letter": "name a folder",
+    "demo -o letter": "-o letter: a file of that name is there; name a folder",
+    "index letter": "letter is neither a tree nor a tarball that can be unpacked",
+    "struct BlockDriver.bdrv_open": "is a field: say struct BlockDriver, or sets BlockDriver.bdrv_open",
+    "callers qcow_open()": "2 functions are called qcow_open; say which, as file:name",
+    "graph --check nosuch": "`studykvm compare --list` names them all",
+}
+
+
+@pytest.mark.parametrize("command", WRONG)
+def test_wrong_use_names_what_is_wrong_and_what_to_do(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "letter").write_text("Dear reader,\n")
+    with record("cut.trace"):
+        pass
+    assert cli.main(command.split()) == 1
+    said = capsys.readouterr()
+    assert WRONG[command] in said.err and said.out == ""
+
+
+@pytest.mark.parametrize("command", ["trace stats a.trace", "draw a.trace -o a.dot", "compare a.trace"])
+def test_what_is_missing_of_a_trace_is_said_once(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with record("a.trace"):
+        assert cli.main(["img", "create", "-f", "qcow2", "a.img", "1M"]) == 0
+    whole = (tmp_path / "a.trace").read_bytes()
+    (tmp_path / "a.trace").write_bytes(whole[: len(whole) * 3 // 4])
+    capsys.readouterr()
+    cli.main(command.split())
+    assert capsys.readouterr().err.count("a.trace: cut off or damaged") == 1
+
+
+def test_an_option_is_found_with_its_dashes_or_without(capsys):
+    found = []
+    for word in ("hda", "-hda", "--hda"):
+        assert cli.main(["option", word]) == 0
+        found.append(capsys.readouterr().out)
+    assert "handled by case QEMU_OPTION_hda in main" in found[0]
+    assert found[0] == found[1] == found[2]

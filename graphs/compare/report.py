@@ -13,6 +13,7 @@ from graphs.compare.alignment import Difference
 from graphs.compare.parts import Part
 from graphs.compare.scope import handlers, known_differences, lacking, stream_note, timing_rules
 from graphs.compare.trees import Runs, Tree
+from graphs.wording import counted
 
 _DEPTH = 3
 _ROWS = 12
@@ -127,7 +128,7 @@ def _notes(comparison: Comparison) -> Iterator[str]:
             yield from _wrapped("left out: ", f"{name[1]} and what it calls. {reason}")
     if comparison.timing is not None:
         ours, theirs = comparison.timing
-        yield f"left to timing: {ours:,} calls of the model, {theirs:,} of the recording"
+        yield f"left to timing: {counted(ours, 'call')} of the model, {theirs:,} of the recording"
         for rule, reason in timing_rules().items():
             yield from _wrapped(f"  {rule + ':':<9}", reason)
 

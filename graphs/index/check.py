@@ -24,6 +24,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from graphs.index.query import Function, Index
+from graphs.wording import counted
 
 _EVERYTHING = 760_000
 _TURNS = 3
@@ -209,7 +210,9 @@ def report(index: Index, result: Result, sites: bool = False) -> str:
     """The result as text: pairs, misses, sites; every exercised site if `sites`."""
     found = len(result.pairs) - len(result.missed)
     lines = [
-        f"{len(result.recordings)} recordings, {result.entries:,} calls in their complete parts",
+        f"{counted(len(result.recordings), 'recording')}, "
+        f"{counted(result.entries, 'call')} in {'its' if len(result.recordings) == 1 else 'their'} complete "
+        f"part{'' if len(result.recordings) == 1 else 's'}",
         f"pairs     {len(result.pairs):,} caller-callee pairs between indexed functions, "
         f"{found:,} in the graph "
         f"({_share(found, len(result.pairs))})",

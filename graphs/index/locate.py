@@ -152,7 +152,10 @@ def _unpacked(path: Path, scratch: Path) -> Path:
         with tarfile.open(path) as archive:
             _extract(archive, scratch.resolve())
     except (OSError, tarfile.TarError) as error:
-        reason = str(error).partition(":\n")[0]
-        raise GraphsError(f"{path} is neither a tree nor a tarball that can be unpacked: {reason}") from None
+        reason = getattr(error, "strerror", None) or "nothing that tar or its compressors know"
+        raise GraphsError(
+            f"{path} is neither a tree nor a tarball that can be unpacked ({reason}); name a folder, a"
+            " tarball, or C files with their flags behind --"
+        ) from None
     inside = [entry for entry in scratch.iterdir() if entry.is_dir()]
     return inside[0] if len(inside) == 1 else scratch

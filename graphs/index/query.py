@@ -174,6 +174,7 @@ class Index:
         GraphsError
             when there is none (the nearest names are told) or several (they are listed).
         """
+        name = name.removesuffix("()")
         found = self.named(name)
         if len(found) == 1:
             return found[0]

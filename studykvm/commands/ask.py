@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 
 from graphs.index import explain
 from graphs.index.query import Edge, Function, Index
+from graphs.wording import counted
 from studykvm import options as shared
 from studykvm.errors import StudyError
 
@@ -34,15 +35,6 @@ def opened(args: argparse.Namespace) -> Index:
 def sources(index: Index, tree: str | None) -> explain.Sources:
     """Source lines, from `tree` or from where the index was made."""
     return explain.Sources(tree or index.meta.get("tree"))
-
-
-def counted(number: int, word: str) -> str:
-    """A number with its noun.
-
-    >>> counted(1, "call"), counted(3, "call")
-    ('1 call', '3 calls')
-    """
-    return f"{number:,} {word}{'' if number == 1 else 's'}"
 
 
 def _listing(

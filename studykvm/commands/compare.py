@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -101,8 +100,7 @@ def _read(path: str, ordered: bool) -> "tuple[list[Call], CallTable]":
         return tabled(table), table
     trace = load(path)
     calls = traced(trace)
-    if trace.damage is not None:
-        print(f"studykvm: warning: {path}: {trace.damage}", file=sys.stderr)
+    options.warn_if_damaged(path, trace)
     return calls, CallTable.from_trace(trace) if ordered else CallTable()
 
 

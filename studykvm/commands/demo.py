@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from studykvm.errors import StudyError
+
 if TYPE_CHECKING:
     from tracer import Trace
 
@@ -42,6 +44,8 @@ def main(argv: list[str]) -> int:
     from tracer import load
 
     began = time.perf_counter()
+    if folder.exists() and not folder.is_dir():
+        raise StudyError(f"-o {folder}: a file of that name is there; name a folder")
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.chdir(folder):
         _make_images()

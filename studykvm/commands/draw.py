@@ -56,6 +56,7 @@ def main(argv: list[str]) -> int:
 
         trace = load(args.trace)
         ran = {(call.file, call.function) for call in trace.calls()}
+        options.warn_if_damaged(args.trace, trace)
         if not ran:
             raise StudyError(f"{args.trace}: there is no call in it, so there is nothing to draw")
         root = trace.tree()

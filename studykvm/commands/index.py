@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from studykvm.commands.ask import counted
+from graphs.wording import counted
 
 if TYPE_CHECKING:
     from graphs.index.build import Report

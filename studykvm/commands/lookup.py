@@ -11,8 +11,10 @@ from graphs.errors import GraphsError
 from graphs.index import explain, symbolic
 from graphs.index.query import Edge, Function, Index
 from graphs.index.tiers import Tiering
+from graphs.wording import counted
 from studykvm import options as shared
-from studykvm.commands.ask import counted, opened, parser, sources
+from studykvm.commands.ask import opened, parser, sources
+from studykvm.errors import StudyError
 
 if TYPE_CHECKING:
     from graphs.draw.picture import Picture
@@ -67,6 +69,9 @@ def struct(argv: list[str]) -> int:
     options = parser("struct", "Fields of a struct; for pointers to functions, the functions put there.")
     options.add_argument("name", metavar="NAME", help="name, or file:name")
     args = options.parse_args(argv)
+    name, dot, field = args.name.removeprefix("struct ").partition(".")
+    if dot and "/" not in args.name and ":" not in args.name:
+        raise StudyError(f"{name}.{field} is a field: say struct {name}, or sets {name}.{field}")
     with opened(args) as index:
         for found in symbolic.structs(index, args.name):
             print(f"{found.keyword} {found.name}  {found.file}:{found.line}")
@@ -168,8 +173,9 @@ def _dashed(argv: list[str]) -> list[str]:
     >>> _dashed(["-hda", "--depth", "2"])
     ['hda', '--depth', '2']
     """
+    ours = ("-h", "-o", "--help", "--output", "--index", "--program", "--depth")
     return [
-        word.lstrip("-") if n == 0 and not word.startswith("--") and word != "-h" else word
+        word.lstrip("-") if n == 0 and word.partition("=")[0] not in ours else word
         for n, word in enumerate(argv)
     ]
 
@@ -198,7 +204,6 @@ def _function(index: Index, symbol: symbolic.Symbol) -> Function:
 
 def _option_picture(index: Index, name: str, depth: int) -> Picture:
     from graphs.index import export
-    from studykvm.errors import StudyError
 
     starts: list[Function] = []
     called: list[Edge] = []
@@ -256,7 +261,6 @@ def expand(argv: list[str]) -> int:
 
     from graphs.index import macros
     from graphs.index.locate import locate
-    from studykvm.errors import StudyError
 
     path, _, number = args.place.rpartition(":")
     if not path or not number.isdigit():

@@ -5,9 +5,11 @@
 """
 
 import argparse
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+from hypervisor.errors import HypervisorError
 from hypervisor.stream_reader import Section, read_stream
 from studykvm.errors import StudyError
 
@@ -35,8 +37,10 @@ def _show(args: argparse.Namespace) -> int:
     total: dict[str, int] = {}
     size = 0
     with file:
+        sections = _named(args.file, read_stream(file))
+        first = next(sections, None)
         print(f"{'offset':>12} {'bytes':>12}  {'part':<5} {'section':<14} {'instance':>8} {'version':>7}")
-        for section in read_stream(file):
+        for section in itertools.chain([first] if first else [], sections):
             size = section.offset + section.size
             for name, number in section.pages.items():
                 total[name] = total.get(name, 0) + number
@@ -44,6 +48,14 @@ def _show(args: argparse.Namespace) -> int:
                 _print_section(section, args.fields or bool(args.only))
     print(f"{size + 1:,} bytes{_summary(total)}")
     return 0
+
+
+def _named(name: str, sections: Iterator[Section]) -> Iterator[Section]:
+    """The sections; what is wrong with them is said with the file's name."""
+    try:
+        yield from sections
+    except HypervisorError as error:
+        raise StudyError(f"{name}: {error}") from None
 
 
 def _print_section(section: Section, fields: bool) -> None:

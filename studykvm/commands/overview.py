@@ -7,7 +7,8 @@ import sys
 
 from graphs.index.query import Index
 from graphs.index.tiers import Tiering
-from studykvm.commands.ask import counted, opened, parser
+from graphs.wording import counted
+from studykvm.commands.ask import opened, parser
 
 
 def cycles(argv: list[str]) -> int:

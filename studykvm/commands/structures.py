@@ -1,8 +1,12 @@
 """studykvm structures: the structures of a trace, at one step or step by step, as boxes and pointers."""
 
 import argparse
+import os
 import sys
 from typing import TYPE_CHECKING
+
+from studykvm.errors import StudyError
+from studykvm.options import warn_if_damaged
 
 if TYPE_CHECKING:
     from tracer import Trace
@@ -36,6 +40,8 @@ def main(argv: list[str]) -> int:
     )  # fmt: skip
     parser.add_argument("--boxes", type=int, default=14, metavar="N", help="at most N structures (14)")
     args = parser.parse_args(argv)
+    if args.step is not None and args.step < 0:
+        parser.error("--step counts from 0")
     if args.frames is None:
         if args.output is None or (args.step is None) == (args.at is None) or args.start or args.until:
             parser.error("wants -o OUT and either --step N or --at FUNC; or --frames DIR")
@@ -46,8 +52,7 @@ def main(argv: list[str]) -> int:
     from tracer import load
 
     trace = load(args.trace)
-    if trace.damage is not None:
-        print(f"studykvm: warning: {args.trace}: {trace.damage}", file=sys.stderr)
+    warn_if_damaged(args.trace, trace)
     return _frames(trace, args) if args.frames else _one(trace, args)
 
 
@@ -66,6 +71,8 @@ def _one(trace: "Trace", args: argparse.Namespace) -> int:
 def _frames(trace: "Trace", args: argparse.Namespace) -> int:
     from graphs.draw.frames import Frames, between
 
+    if os.path.exists(args.frames) and not os.path.isdir(args.frames):
+        raise StudyError(f"--frames {args.frames}: a file of that name is there; name a folder")
     first, last = between(trace, args.start, args.until, args.at)
     frames = Frames(trace, first, last, args.only, args.boxes, args.most)
     shown = len(frames.frames)

@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Iterator
 
-from studykvm.options import positive
+from studykvm.options import positive, warn_if_damaged
 from tracer import TracerError, load
 from tracer.export import FORMATS, exporter
 from tracer.passes import Node, select, walk
@@ -33,10 +33,8 @@ def main(argv: list[str]) -> int:
     except BrokenPipeError:
         # the reader has what it wanted; the interpreter must not try to flush the rest
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    if trace.damage is not None:
-        print(f"studykvm: warning: {trace.damage}", file=sys.stderr)
-        return 1
-    return 0
+    warn_if_damaged(options.trace, trace)
+    return int(trace.damage is not None)
 
 
 def _parser() -> argparse.ArgumentParser:
