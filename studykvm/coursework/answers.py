@@ -297,11 +297,12 @@ def number(value: Any) -> int | float | None:
     return sign * read if math.isfinite(read) else None
 
 
+_NAMED = re.compile(r"(?P<key>[^:=]+?)\s*[:=]\s*(?P<value>-?\w[\w., -]*)")
 _SAID = (
     re.compile(
         r"(?P<value>-?[\w.]+)\s+(?:for|on|if|when|in case of|after|at)\s+(?:an?\s+|the\s+)?(?P<key>[\w ]+)"
     ),
-    re.compile(r"(?P<key>[\w >.'-]+?)\s*(?:[:=]|gives|returns|is)\s*(?P<value>-?\w+)"),
+    re.compile(r"(?P<key>[\w />.'()-]+?)\s*(?:gives|returns|is)\s*(?P<value>-?\w[\w., -]*)"),
 )
 
 
@@ -325,19 +326,19 @@ def values(answer: Any, keys: list[str], words: Iterable[str] = ()) -> dict[str,
     if isinstance(answer, str):
         if len(keys) == 1:
             return {keys[0]: number(answer.rpartition(":")[2]) if ":" in answer else answer}
-        for pattern in _SAID:
-            said = {}
-            for piece in re.split(r",|;|\n|\band\b", _text(answer)):
-                found = pattern.search(piece)
-                key = _key_in(found["key"], [*keys, *words]) if found else None
-                if found and key:
-                    said[key] = found["value"].strip()
-            if said:
-                return said
-    elif len(keys) == 1:
-        return {keys[0]: answer}
+        said = {}
+        for piece in re.split(r",(?!\d{3}\b)|;|\n|\band\b", _text(answer)):
+            patterns = (_NAMED,) if re.search("[:=]", piece) else _SAID
+            found = next(filter(None, (pattern.search(piece) for pattern in patterns)), None)
+            key = _key_in(found["key"], [*keys, *words]) if found else None
+            if found and key:
+                said[key] = found["value"].strip()
+        if said:
+            return said
     elif isinstance(answer, list | tuple) and len(answer) == len(keys):
         return dict(zip(keys, answer, strict=True))
+    elif len(keys) == 1:
+        return {keys[0]: answer}
     wanted = ", ".join(f"{key!r}: ..." for key in keys)
     raise BadAnswer(f"{_shown(answer)} does not say which value is which: write {{{wanted}}}")
 
@@ -345,7 +346,7 @@ def values(answer: Any, keys: list[str], words: Iterable[str] = ()) -> dict[str,
 def _key_in(text: str, keys: list[str]) -> str | None:
     low = " ".join(text.lower().split())
     fits = [key for key in keys if key.lower() in low or (len(low) > 3 and low in key.lower())]
-    return max(fits, key=len) if fits else None
+    return next(iter(meant(text, keys)), max(fits, key=len) if fits else None)
 
 
 def fold(key: str) -> str:

@@ -34,6 +34,7 @@ KINDS: dict[str, Callable[[dict[str, Any], Any], list[Part]]] = {
 }
 
 
+_SHOWN = 1000
 _LINES = re.compile(r"lines? (\d+)(?:-(\d+))? of (\w+)")
 
 
@@ -68,10 +69,11 @@ def judge(question: Question, answer: Any, trace: Any = None) -> Verdict:
 
 
 def _where_to_look(parts: list[Part]) -> list[Part]:
-    """A remark on how to see the lines of a recording that a wrong part names."""
+    """A remark on how to see the lines of a recording that a wrong part names; the last, if they are many."""
     for part in parts:
         found = _LINES.search(part.text) if part.ok is False else None
         if found:
-            span = f"{found[1]}-{found[2]}" if found[2] else f"{found[1]}-{int(found[1]) + 20}"
+            first, last = int(found[1]), int(found[2] or int(found[1]) + 20)
+            span = f"{max(first, last - _SHOWN)}-{last}"
             return [Part(None, f"to look at the evidence: studykvm exercise evidence {found[3]} {span}")]
     return []

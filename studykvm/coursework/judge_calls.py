@@ -154,7 +154,9 @@ def _why_not_in(spec: dict[str, Any], name: Name, where: str) -> str:
     function, goal = (source().named(one) for one in (caller, callee))
     way = source().index.path_between(function[0], goal[0]) if function and goal else None
     if way:
-        return f"{caller.name} reaches {callee.name}, but through {_plural(len(way) - 2, 'other function')}"
+        through = _plural(len(way) - 2, "other function")
+        look = f"studykvm path {function[0].name} {callee.name}"
+        return f"{caller.name} reaches {callee.name}, but through {through}: {look}"
     return f"no call of {callee.name} in {caller.name}, nor in anything it calls, is in {where}"
 
 
@@ -173,7 +175,12 @@ def _why_no_link(calls: Calls, caller: Name, callee: Name) -> Part:
                 False, f"{caller.name} -> {callee.name}: {name.name} is never called in {calls.label}"
             )
     chain = calls.chain(caller, callee)
-    if len(chain) > 2:
+    if len(chain) == 2:
+        return Part(
+            False,
+            f"{caller.name} -> {callee.name}: another time it does, {calls.where(*chain)}, but not here",
+        )
+    if chain:
         between = _plural(len(chain) - 2, "other function")
         return Part(
             False,
@@ -263,15 +270,19 @@ def order(spec: dict[str, Any], answer: Any) -> list[Part]:
         optional: set[tuple[str, str]] = set()
     else:
         truth, optional = _children_of(calls, spec)
-    named = [name for name, _ in itertools.groupby(_few(answers.functions(answer), _MOST_OF_A_WAY))]
+    named = _few(answers.functions(answer), _MOST_OF_A_WAY)
     names = [function for _, function in truth]
+    caller = _named(spec.get("called_by") or spec["sequence_of"])
+    if len(named) > 1 and _same(named[0], caller) and names[0] != caller.name:
+        named = named[1:]
     parts: list[Part] = []
-    known = []
+    known: list[str] = []
     for name in named:
         if any(name.matches(*one) for one in truth):
-            known.append(name.name)
+            known += [name.name] * (known[-1:] != [name.name])
         elif not any(name.matches(*one) for one in optional):
             parts.append(_outside(spec, name) or _stranger(name) or _why_not_child(calls, spec, name))
+    parts = list(dict.fromkeys(parts))
     blocks = SequenceMatcher(None, names, known, autojunk=False).get_matching_blocks()
     placed = sorted(at for block in blocks for at in range(block.b, block.b + block.size))
     reached = {at for block in blocks for at in range(block.a, block.a + block.size)}

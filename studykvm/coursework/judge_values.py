@@ -36,7 +36,8 @@ def values(spec: dict[str, Any], answer: Any) -> list[Part]:
         if not keys:
             parts.append(Part(False, f"{said[:40]!r} is not asked for; asked are {', '.join(seen)}"))
         for key in keys:
-            parts.append(_value(key, value, seen[key]))
+            called = spec.get("called", {}).get(key, {})
+            parts.append(_value(key, called.get(str(value).strip().lower(), value), seen[key]))
     return parts + _unsaid(list(seen), named)
 
 
@@ -50,6 +51,8 @@ def _value(key: str, given: Any, seen: scenes.Seen) -> Part:
         return Part(True, f"{key}: seen in a run made now, {seen.how}")
     shown = answers._shown(given)
     true, read = seen.value, answers.number(given)
+    if isinstance(true, bool):
+        return Part(False, f"{key}: not {shown} in a run made now, {seen.how}")
     if isinstance(true, int) and read is None and given is not None:
         return Part(False, f"{key}: {shown} is no number")
     hint = ""
@@ -60,9 +63,9 @@ def _value(key: str, given: Any, seen: scenes.Seen) -> Part:
             hint = ": it is another negative number"
         elif true and (read == true * 512 or read * 512 == true):
             hint = ": sectors and bytes are taken for each other"
-        elif abs(read - true) <= 1 and not isinstance(given, bool):
+        elif abs(read - true) <= 1:
             hint = ": it is near"
-        elif not isinstance(given, bool):
+        else:
             hint = ": it is more" if true > read else ": it is less"
     elif true is None:
         hint = ": it is a pointer; think of where it points"
@@ -144,18 +147,13 @@ def _claim(spec: dict[str, Any], key: str, option: dict[str, Any]) -> Part:
         return Part(True, f"{key}: {caller.name} never calls {callee.name} in {calls.label}")
     if at is not None:
         return Part(False, f"{key}: {caller.name} does call {callee.name}, {calls.where(at)}")
-    outside = [
-        f for f in source().named(caller) for row in source().index.outside(f) if row[0] == callee.name
-    ]
-    if outside or calls.lines(callee):
+    then = f"{key}: then {caller.name} would call {callee.name}; "
+    edge = source().edge(caller, callee)
+    if edge is not None:
         return Part(
-            False, f"{key}: then {caller.name} would call {callee.name}; {calls.label} has no such call"
+            False, f"{then}the source could ({source().how(edge)}), but {calls.label} has no such call"
         )
-    return Part(
-        False,
-        f"{key}: then {caller.name} would call {callee.name}; neither {calls.label} nor the source "
-        f"of {caller.name} has that call",
-    )
+    return Part(False, f"{then}neither {calls.label} nor the source of {caller.name} has that call")
 
 
 _URI = re.compile(r"^(?P<scheme>\w+):(?P<slashes>//)?(?P<rest>.*)$", re.DOTALL)
@@ -202,7 +200,7 @@ def _elsewhere(uri: str, scheme: str, port: str) -> str:
         return "no machine waits on that port"
     here = ("", "0", "0.0.0.0", "localhost", "localhost.localdomain", socket.gethostname().lower())
     local = found[1].lower() in here or found[1].startswith("127.")
-    return "" if local else "the machine that waits is on this host, which has a name of its own for itself"
+    return "" if local else "the machine that waits is on this host; is that one another?"
 
 
 def _shape(uri: str) -> tuple[str, bool] | None:

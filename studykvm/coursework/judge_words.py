@@ -93,7 +93,7 @@ def programs(spec: dict[str, Any], answer: Any) -> list[Part]:
         told += [_linked(file, name, name in _linked_into(file)) for name in sorted(named)]
         missing = len(_linked_into(file) - named)
         if missing:
-            told.append(Part(False, f"{file}: {missing} more"))
+            told.append(Part(False, f"{file}: {missing} more program{'s' * (missing > 1)}"))
     return told + parts
 
 

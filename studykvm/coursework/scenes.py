@@ -192,7 +192,8 @@ def _overlay_sizes(fmt: str, base: str = "base.img", size: int = 16 * _MIB) -> d
         with open(name, "wb") as file:
             file.truncate(size)
         _tool("qemu-img", "create", "-f", fmt, "-b", name, IMAGE)
-        of = f"{fmt} overlay of {size // 512:,} sectors on {base[:30]}"
+        large = f"{size // _MIB} MiB" if size % _MIB == 0 else f"{size // 512:,} sectors"
+        of = f"{fmt} overlay of {large} on {base[:30]}"
         found = {"new": Seen(os.path.getsize(IMAGE), f"a new {of}")}
         _tool("qemu-io", "-c", "write -P 7 0 512", IMAGE)
         found["written"] = Seen(os.path.getsize(IMAGE), f"a {of}, when one sector was written")

@@ -22,7 +22,7 @@ from graphs.index import explain
 from graphs.index.query import Edge, Function, Index
 
 _HANDLERS = {"host_alarm_handler", "aio_signal_handler"}
-_HELPERS = {"qemu-malloc.c", "cutils.c", "osdep.c", "compatfd.c"}
+_HELPERS = {"qemu-malloc.c", "cutils.c", "osdep.c", "compatfd.c", "bswap.h"}
 
 
 class Name(NamedTuple):

@@ -78,6 +78,15 @@ GRAPH = [
 ]
 
 
+GEOMETRY = [
+    "bdrv_get_geometry",
+    "bdrv_get_geometry_hint",
+    "bdrv_get_translation_hint",
+    "guess_disk_lchs",
+    "bdrv_set_geometry_hint",
+]
+
+
 def arrow(way):
     return " -> ".join(way)
 
@@ -108,7 +117,14 @@ RIGHT = {
     ],
     "3.2": ["main -> main_loop -> tcg_cpu_exec -> qemu_cpu_exec -> cpu_x86_exec"],
     "3.3": [["ide_init_drive", "bdrv_guess_geometry", "guess_disk_lchs", "bdrv_read"]],
-    "3.4": [{"sector": 0, "sectors": 1}],
+    "3.4": [{"sector": 0, "sectors": 1}, "sector: 0, sectors: 1"],
+    # Lines 29591 to 29612 of d01: the calls one level below, in whatever order.
+    "3.5": [
+        GEOMETRY,
+        set(GEOMETRY),
+        ", ".join(reversed(GEOMETRY)),
+        [f"block.c:{name}()" for name in GEOMETRY],
+    ],
     "5.1": [
         "drive_add",
         "drive_add()",
@@ -135,6 +151,17 @@ RIGHT = {
     "6.1": [["do_qemu_init_bdrv_qcow_init", "register_module_init", "find_type"]],
     "6.2": [REGISTER_WAY, arrow(REGISTER_WAY)],
     "6.3": [REGISTERED, ", ".join(REGISTERED)],
+    # grep over the sources: five calls, two functions of the name main among those that could be meant.
+    "6.4": [
+        ["qcow_create2", "vmdk_parent_open", "enable_write_target", "openfile", "qemu-nbd.c:main"],
+        {
+            ("block/qcow2.c", "qcow_create2"),
+            "vmdk.c:vmdk_parent_open",
+            "enable_write_target",
+            "openfile()",
+            "main",
+        },
+    ],
     "6.5": [{"bdrv_delete"}, "bdrv_delete", ["block.c:bdrv_delete"]],
     "6.6": [
         {"success": 0, "wrong magic": -1, "missing file": -2},
@@ -146,6 +173,12 @@ RIGHT = {
         {"drv after bdrv_close": "NULL", "opaque after bdrv_close": "null"},
     ],
     "7.1": [OPENING, ["pstrcpy", *OPENING[:2], "qemu_mallocz", *OPENING[2:]]],
+    # Lines 1455 to 1552 of d01; without bswap.h and qemu-malloc.c the three reads stand in a row.
+    "7.2": [
+        ["bdrv_file_open", "bdrv_pread"],
+        "qcow_open -> bdrv_file_open -> bdrv_pread -> bdrv_pread -> bdrv_pread",
+        ["bdrv_file_open", "bdrv_pread", "be32_to_cpus", "be64_to_cpus", "qemu_malloc", "bdrv_pread"],
+    ],
     "7.3": [
         {
             "bs->drv": "qcow",
@@ -202,6 +235,27 @@ def test_right_answers_in_every_form_are_right(name):
     for answer in RIGHT[name]:
         verdict = judged(name, answer)
         assert verdict.right, f"{answer}\n{verdict}"
+
+
+SENTENCES = {
+    "2.1": "Xen: type 1, Hyper-V: classic; ESX = bare metal\nKVM is hosted, OpenVZ: container",
+    "2.2": "Java virtual machine: process, qemu-x86_64 (user mode): process VM, qemu-system-x86_64: system, "
+    "Xen guest: system",
+    "3.1": "block/qcow.c: all, qemu-tool.c: img io nbd, vl.c: system, qemu-io.c: io",
+    "4.2": "base before commit: 0, base after commit: 7",
+    "5.3": "5 for bdrv_open2, 4 for raw_open, 1 for qcow_open",
+    "6.6": "0 for success, -EPERM for wrong magic, -ENOENT for a missing file",
+    "6.7": "drv: NULL and opaque: NULL",
+    "7.3": "bs->drv: qcow, s->hd->drv: raw, bs->backing_hd->drv: raw, bs->backing_hd->backing_hd: NULL",
+    "7.4": "bs->total_sectors = 131,072, s->cluster_bits = 9, s->l2_bits = 12, s->l1_size = 32",
+    "8.1": "no medium: -ENOMEDIUM, out of range: -EIO, read-only: -EACCES, all is well: 0",
+    "8.3": "3 bits",
+}
+
+
+@pytest.mark.parametrize("name", SENTENCES)
+def test_right_answers_in_words_are_right(name):
+    assert judged(name, SENTENCES[name]).right, judged(name, SENTENCES[name])
 
 
 def test_sizes_are_those_of_the_images(tmp_path, monkeypatch):
