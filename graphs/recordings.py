@@ -126,7 +126,8 @@ def load(name: str) -> Recording:
     if len(fits) != 1:
         import difflib
 
-        near = fits or difflib.get_close_matches(name, names(), n=4, cutoff=0.6)
+        numbered = [known for known in names() if known.partition("_")[0] == name.partition("_")[0]]
+        near = fits or numbered or difflib.get_close_matches(name, names(), n=4, cutoff=0.6)
         problem = "fits several recordings" if fits else "is no recording that ships, nor a file"
         hint = f"take one of: {', '.join(near)}" if near else "`studykvm compare --list` names them all"
         raise GraphsError(f"{name!r} {problem}; {hint}")

@@ -1,6 +1,6 @@
 """Options that several commands share.
 
-- `positive`: the type of a number from 1 on
+- `positive`, `natural`: the types of a number from 1 on, from 0 on
 - `warn_if_damaged(path, trace)`: for after a trace was read
 - `add_links(parser)`, `links(args)`: --tree and --link, where the boxes and arrows of a picture lead.
 """
@@ -25,6 +25,17 @@ def positive(text: str) -> int:
     """
     if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on")
+    return int(text)
+
+
+def natural(text: str) -> int:
+    """Read a number from 0 on.
+
+    >>> natural("0")
+    0
+    """
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 on")
     return int(text)
 
 

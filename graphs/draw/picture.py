@@ -353,6 +353,8 @@ def _fold(picture: Picture, keys: Iterable[str]) -> Picture:
         key: replace(
             box, also=tuple(dict.fromkeys((*box.also, *also[key]))), notes=_noted(box.notes, notes[key])
         )
+        if key in also or key in notes
+        else box
         for key, box in picture.boxes.items()
         if key not in gone
     }

@@ -1,6 +1,7 @@
 """Edges in words: one line that says how a call is known, and the chain behind it.
 
 - `how(index, edge)`: e.g. ``through BlockDriver.bdrv_open, block.c:472``.
+- `leading(index, way)`: the calls along a way of functions.
 - `chain(index, edge, sources)`: the steps from the function's name to the call, with source lines if a tree
   is at hand.
 - `Sources(tree)`: reads lines of the tree, when it is there.
@@ -8,9 +9,10 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
-from graphs.index.query import Edge, Index, Step
+from graphs.index.query import Edge, Function, Index, Step
 
 _WORDS = {
     "direct": "by name",
@@ -73,6 +75,27 @@ def how(index: Index, edge: Edge) -> str:
     if name and steps:
         return f"{words}, called at {edge.place}, set at {steps[0].place}"
     return f"{words}, {edge.place}"
+
+
+def leading(index: Index, way: list[Function]) -> list[Edge]:
+    """The calls along a way, each at a place from which the next one follows.
+
+    A function may call another one in several places. Where the next call is of what the first one hands
+    over, only the place that hands it over leads on.
+    """
+    out: list[Edge] = []
+    following: list[Edge] = []
+    for caller, callee in reversed(list(pairwise(way))):
+        edges = index.between(caller, callee)
+        for later in following:
+            handed = {step.place for step in index.evidence(later)}
+            leads = [edge for edge in edges if edge.place in handed]
+            if leads:
+                edges, out[-1] = leads, later
+                break
+        following = edges
+        out.append(edges[0])
+    return out[::-1]
 
 
 def step_words(step: Step) -> str:

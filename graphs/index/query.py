@@ -190,10 +190,10 @@ class Index:
         twins = [str(f) for f in self.named(bare)] if bare != name else []
         return twins or self._near(bare, "SELECT DISTINCT name FROM functions")
 
-    def _near(self, name: str, query: str) -> list[str]:
+    def _near(self, name: str, query: str, *values: str) -> list[str]:
         import difflib
 
-        names = [row[0] for row in self.db.execute(query) if row[0]]
+        names = [row[0] for row in self.db.execute(query, values) if row[0]]
         low = name.lower()
         inside = sorted((n for n in names if low in n.lower()), key=len)[:3] if len(low) > 3 else []
         alike = [

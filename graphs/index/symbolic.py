@@ -62,7 +62,9 @@ def symbols(index: Index, name: str) -> list[Symbol]:
         found = [s for s in found if s.file == file or s.file.endswith("/" + file)]
     found = [s for s in found if s.file != "<system>"]
     if not found:
-        near = index._near(bare, f"SELECT DISTINCT name FROM symbols WHERE kind IN {_KINDS}")
+        query = f"SELECT DISTINCT name FROM symbols WHERE kind IN {_KINDS}"
+        near = [f"{scope}.{n}" for n in index._near(bare, f"{query} AND scope = ?", scope)] if scope else []
+        near = near or index._near(bare, query)
         raise GraphsError(index._no("symbol", name, near))
     return found
 

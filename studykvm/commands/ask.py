@@ -4,7 +4,6 @@ Each function is the main of one command and takes the arguments after the comma
 """
 
 import argparse
-import itertools
 import os
 from collections.abc import Callable, Iterable
 
@@ -131,8 +130,7 @@ def path(argv: list[str]) -> int:
 
 def _way(index: Index, way: list[Function]) -> list[str]:
     lines = [f"{way[0].name}  {way[0].file}:{way[0].line}"]
-    for depth, (caller, callee) in enumerate(itertools.pairwise(way), 1):
-        edge = index.between(caller, callee)[0]
+    for depth, (callee, edge) in enumerate(zip(way[1:], explain.leading(index, way), strict=True), 1):
         lines.append(f"{'  ' * depth}{callee.name}  {explain.how(index, edge)}")
     return lines
 
@@ -161,8 +159,7 @@ def why(argv: list[str]) -> int:
             f"{caller.name} does not call {callee.name} itself; "
             f"it reaches it in {counted(len(way) - 1, 'call')}:"
         )
-        for one, other in itertools.pairwise(way):
-            edge = index.between(one, other)[0]
+        for one, other, edge in zip(way, way[1:], explain.leading(index, way), strict=False):
             print(f"{one.name} calls {other.name}: {explain.how(index, edge)}")
             print("\n".join(explain.chain(index, edge, lines)))
     return 0

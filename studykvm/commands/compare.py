@@ -45,7 +45,9 @@ def main(argv: list[str]) -> int:
         "--boxes", type=options.positive, default=60, metavar="N", help="draw about N boxes (60)"
     )
     parser.add_argument("--all", action="store_true", help="list every call")
-    parser.add_argument("--limit", type=int, default=3, metavar="N", help="print N differences (default 3)")
+    parser.add_argument(
+        "--limit", type=options.positive, default=3, metavar="N", help="print N differences (default 3)"
+    )
     parser.add_argument("--list", action="store_true", help="list the recordings, and which cannot be equal")
     options.add_links(parser)
     args = parser.parse_args(argv)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graphs.wording import counted
+from studykvm.options import positive
 
 if TYPE_CHECKING:
     from graphs.index.build import Report
@@ -28,7 +29,7 @@ def main(argv: list[str]) -> int:
         "source", nargs="+", metavar="SRC", help="a tree, a tarball, or C files followed by -- FLAGS"
     )
     parser.add_argument("-o", "--output", metavar="FILE", help="the index (default: NAME.index here)")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="N processes (1)")
+    parser.add_argument("--jobs", type=positive, default=1, metavar="N", help="N processes (1)")
     parser.add_argument(
         "--only", action="append", metavar="GLOB",
         help="only the C files of that folder, or that match: --only block --only 'hw/ide/*'; repeatable",
@@ -42,8 +43,6 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress")
     args = parser.parse_args(argv)
-    if args.jobs < 1:
-        parser.error(f"--jobs wants a number of processes, not {args.jobs}")
     from graphs.index import build, store
     from graphs.index.locate import locate, narrowed
 

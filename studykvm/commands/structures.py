@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from studykvm.errors import StudyError
-from studykvm.options import warn_if_damaged
+from studykvm.options import natural, positive, warn_if_damaged
 
 if TYPE_CHECKING:
     from tracer import Trace
@@ -20,7 +20,7 @@ def main(argv: list[str]) -> int:
         " yellow. Either at one step (-o), or one picture for each step that changes something (--frames).",
     )
     parser.add_argument("trace", metavar="TRACE")
-    parser.add_argument("--step", type=int, metavar="N", help="after step N")
+    parser.add_argument("--step", type=natural, metavar="N", help="after step N")
     parser.add_argument(
         "--at", metavar="FUNC[:enter|:exit][#k]", help="at the k-th call of FUNC; with --frames: during it"
     )
@@ -32,23 +32,19 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--from", dest="start", metavar="PLACE", help="with --frames: from this step or call")
     parser.add_argument("--until", metavar="PLACE", help="with --frames: up to this step or call")
-    parser.add_argument("--most", type=int, default=200, metavar="N", help="at most N frames (200)")
+    parser.add_argument("--most", type=positive, default=200, metavar="N", help="at most N frames (200)")
     parser.add_argument("--format", choices=("svg", "png"), default="svg", help="of the frames (svg)")
     parser.add_argument(
         "--only", action="append", default=[], metavar="GLOB",
         help="start from these structs or objects; repeat (default: BlockDriverState)",
     )  # fmt: skip
-    parser.add_argument("--boxes", type=int, default=14, metavar="N", help="at most N structures (14)")
+    parser.add_argument("--boxes", type=positive, default=14, metavar="N", help="at most N structures (14)")
     args = parser.parse_args(argv)
-    if args.step is not None and args.step < 0:
-        parser.error("--step counts from 0")
     if args.frames is None:
         if args.output is None or (args.step is None) == (args.at is None) or args.start or args.until:
             parser.error("wants -o OUT and either --step N or --at FUNC; or --frames DIR")
     elif args.output or args.step is not None or (args.at and (args.start or args.until)):
         parser.error("--frames DIR goes with --at FUNC, or with --from PLACE and --until PLACE")
-    if min(args.boxes, args.most) < 1:
-        parser.error("--boxes and --most want a number from 1 on")
     from tracer import load
 
     trace = load(args.trace)

@@ -111,6 +111,16 @@ def test_path_from_main(index):
     assert len({tuple(f.id for f in one) for one in several}) == 5
 
 
+def test_a_way_names_the_calls_that_lead_on(capsys):
+    from studykvm.cli import main
+
+    # vl.c calls qemu_opts_foreach in several places, with drive_init_func in one: line 6001.
+    assert main(["path", "vl.c:main", "block/qcow.c:qcow_open"]) == 0
+    assert "qemu_opts_foreach  by name, vl.c:6001\n" in capsys.readouterr().out
+    assert main(["why", "vl.c:main", "device_init_func"]) == 0
+    assert "main calls qemu_opts_foreach: by name, vl.c:6096\n" in capsys.readouterr().out
+
+
 def test_names(index):
     with pytest.raises(GraphsError, match=r"(?s)2 functions are called qcow_open.*block/qcow2\.c:qcow_open"):
         index.function("qcow_open")
@@ -261,11 +271,30 @@ def test_drawings(index, tmp_path):
         ["path", "vl.c:main", "bdrv_open", "--all", "--limit", "-1"],
         ["graph", "bdrv_open", "--depth", "-1"],
         ["option", "hda", "--depth", "0"],
+        ["compare", "a.trace", "--limit", "-4"],
+        ["compare", "a.trace", "--boxes", "1e3"],
+        ["structures", "a.trace", "--frames", "d", "--most", "0"],
+        ["structures", "a.trace", "--frames", "d", "--boxes", "x"],
+        ["index", ".", "--jobs", "-2"],
     ],
-    ids=["path", "graph", "option"],
+    ids=["path", "graph", "option", "limit", "boxes", "most", "structures", "jobs"],
 )
 def test_counts_begin_with_one(argv, capsys):
     from studykvm.cli import main
 
     assert main(argv) == 2
     assert "is no number from 1 on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["structures", "a.trace", "--step", "-1", "-o", "a.svg"],
+    ],
+    ids=["structures"],
+)
+def test_numbers_begin_with_zero(argv, capsys):
+    from studykvm.cli import main
+
+    assert main(argv) == 2
+    assert "is no number from 0 on" in capsys.readouterr().err
