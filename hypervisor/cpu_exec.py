@@ -28,6 +28,8 @@ EXCP_INTERRUPT = 0x10000
 EXCP_HALTED = 0x10003
 CPU_INTERRUPT_HARD = 0x0002
 CPU_INTERRUPT_EXIT = 0x0001
+CPU_INTERRUPT_NMI = 0x0200
+_NMI_VECTOR = 2
 SLICE = 100_000
 """Instructions between two looks at the clock and the interrupt lines."""
 
@@ -88,10 +90,11 @@ def cpu_reset_interrupt(env: CPUState, mask: int) -> None:
 def cpu_reset(env: CPUState) -> None:
     """Put the processor into the state it has after power-on."""
     if qemu_loglevel_mask(CPU_LOG_RESET):
+        from hypervisor.monitor_cpu import X86_DUMP_FPU
         from hypervisor.monitor_log import log_cpu_state
 
         qemu_log("CPU Reset (CPU %d)\n", env.cpu_index)
-        log_cpu_state(env)
+        log_cpu_state(env, X86_DUMP_FPU)
     env.halted = env.stopped = env.interrupt_request = env.exit_request = 0
     env.a20_mask = 0xFFFFFFFF
     env.accel.reset()
@@ -114,7 +117,14 @@ def take_a20(env: CPUState, through: bool) -> None:
 @traced(file="target-i386/exec.h")
 def cpu_has_work(env: CPUState) -> int:
     """Whether an interrupt waits that the guest would take."""
-    return int(bool(env.interrupt_request & CPU_INTERRUPT_HARD) and env.accel.interrupts_enabled())
+    return int(is_wanted(env))
+
+
+def is_wanted(env: CPUState) -> bool:
+    """Whether the guest would take an interrupt now that waits."""
+    if env.interrupt_request & CPU_INTERRUPT_NMI:
+        return True
+    return bool(env.interrupt_request & CPU_INTERRUPT_HARD) and env.accel.interrupts_enabled()
 
 
 @traced(file="target-i386/exec.h")
@@ -159,6 +169,9 @@ def cpu_exec(env: CPUState) -> int:
     state.cpu_single_env = env
     try:
         while True:
+            if env.interrupt_request & CPU_INTERRUPT_NMI:
+                env.interrupt_request &= ~CPU_INTERRUPT_NMI
+                env.accel.inject(_NMI_VECTOR)
             if env.interrupt_request & CPU_INTERRUPT_HARD and env.accel.interrupts_enabled():
                 _deliver_interrupt(env)
             if env.exit_request:

@@ -321,16 +321,23 @@ def monitor_call_handler(mon: Monitor, cmd: Command, params: Arguments) -> None:
 def _obey(mon: Monitor, cmd: Command, params: Arguments) -> Any:
     """Call a command; what the model is not up to is an answer, and the machine goes on.
 
-    ValueError is what Python says of file names that no file can have.
+    ValueError is what Python says of file names that no file can have; the last two, of odd numbers.
     """
     try:
         return cmd.handler()(mon, params)
-    except (HypervisorError, OSError, ValueError) as error:
+    except (HypervisorError, OSError, ValueError, OverflowError, MemoryError) as error:
         if monitor_ctrl_mode(mon):
             qemu_error_new(QERR_UNDEFINED_ERROR)
         else:
-            monitor_printf(mon, "%s: %s\n", cmd.name, error)
+            monitor_printf(mon, "%s: %s\n", cmd.name, _words(error))
         return None
+
+
+def _words(error: Exception) -> str:
+    """What an exception says to a user."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error) or "not enough memory for that"
 
 
 @traced

@@ -45,13 +45,13 @@ loadvm name:s savevm_snapshots:do_loadvm
     tag|id -- restore a VM snapshot from its tag or id
 delvm name:s savevm_snapshots:do_delvm
     tag|id -- delete a VM snapshot from its tag or id
-singlestep option:s? -
+singlestep option:s? monitor_processor:do_singlestep
     [on|off] -- run emulation in singlestep mode or switch to normal mode
 stop - monitor_control:do_stop *
     -- stop emulation
 c|cont - monitor_control:do_cont *
     -- resume emulation
-gdbserver device:s? -
+gdbserver device:s? monitor_processor:do_gdbserver
     [device] -- start gdbserver on given device (default 'tcp::1234'), stop with 'none'
 x fmt:/,addr:l monitor_memory:do_memory_dump
     /fmt addr -- virtual memory dump starting at 'addr'
@@ -71,13 +71,13 @@ system_powerdown - monitor_control:do_system_powerdown *
     -- send system power down event
 sum start:i,size:i monitor_memory:do_sum
     addr size -- compute the checksum of a memory region
-usb_add devname:s -
+usb_add devname:s monitor_hotplug:do_usb_add
     device -- add USB device (e.g. 'host:bus.addr' or 'host:vendor_id:product_id')
-usb_del devname:s -
+usb_del devname:s monitor_hotplug:do_usb_del
     device -- remove USB device 'bus.addr'
-device_add config:s -
+device_add config:s monitor_hotplug:do_device_add
     device -- add device, like -device on the command line
-device_del id:s -
+device_del id:s monitor_hotplug:do_device_del
     device -- remove device
 cpu index:i monitor_control:do_cpu_set
     index -- set the default CPU
@@ -85,12 +85,12 @@ mouse_move dx_str:s,dy_str:s,dz_str:s? monitor_devices:do_mouse_move
     dx dy [dz] -- send mouse move events
 mouse_button button_state:i monitor_devices:do_mouse_button
     state -- change mouse button state (1=L, 2=M, 4=R)
-mouse_set index:i -
+mouse_set index:i monitor_devices:do_mouse_set
     index -- set which mouse device receives events
-wavcapture path:F,freq:i?,bits:i?,nchannels:i? -
+wavcapture path:F,freq:i?,bits:i?,nchannels:i? monitor_sound:do_wav_capture
     path [frequency [bits [channels]]] -- capture audio to a wave file (default frequency=44100 bits=16
     channels=2)
-stopcapture n:i -
+stopcapture n:i monitor_sound:do_stop_capture
     capture index -- stop capture
 memsave val:l,size:i,filename:s monitor_memory:do_memory_save *
     addr size file -- save to disk virtual memory dump starting at 'addr' of size 'size'
@@ -98,7 +98,7 @@ pmemsave val:l,size:i,filename:s monitor_memory:do_physical_memory_save *
     addr size file -- save to disk physical memory dump starting at 'addr' of size 'size'
 boot_set bootdevice:s monitor_control:do_boot_set
     bootdevice -- define new values for the boot device list
-nmi cpu_index:i -
+nmi cpu_index:i monitor_processor:do_inject_nmi
     cpu -- inject an NMI on the given CPU
 migrate detach:-d,blk:-b,inc:-i,uri:s migration:do_migrate *
     [-d] [-b] [-i] uri -- migrate to URI (using -d to not wait for completion)\n\t\t\t -b for migration
@@ -110,28 +110,28 @@ migrate_set_speed value:s migration:do_migrate_set_speed
     value -- set maximum speed (in bytes) for migrations
 migrate_set_downtime value:s migration:do_migrate_set_downtime
     value -- set maximum tolerated downtime (in seconds) for migrations
-drive_add pci_addr:s,opts:s -
+drive_add pci_addr:s,opts:s monitor_hotplug:drive_hot_add
     [[<domain>:]<bus>:]<slot>\n[file=file][,if=type][,bus=n]\n[,unit=m][,media=d][index=i]\n[,cyls=c,heads=h,secs=s[,trans=t]]\n[snapshot=on|off][,cache=on|off]
     -- add drive to PCI storage controller
-pci_add pci_addr:s,type:s,opts:s? - *
+pci_add pci_addr:s,type:s,opts:s? monitor_hotplug:pci_device_hot_add *
     auto|[[<domain>:]<bus>:]<slot> nic|storage|host [[vlan=n][,macaddr=addr][,model=type]]
     [file=file][,if=type][,bus=nr]... [host=02:00.0[,name=string][,dma=none] -- hot-add PCI device
-pci_del pci_addr:s - *
+pci_del pci_addr:s monitor_hotplug:do_pci_device_hot_remove *
     [[<domain>:]<bus>:]<slot> -- hot remove PCI device
-host_net_add device:s,opts:s? -
+host_net_add device:s,opts:s? monitor_hotplug:net_host_device_add
     tap|user|socket|vde|dump [options] -- add host VLAN client
-host_net_remove vlan_id:i,device:s -
+host_net_remove vlan_id:i,device:s monitor_hotplug:net_host_device_remove
     vlan_id name -- remove host VLAN client
-hostfwd_add arg1:s,arg2:s?,arg3:s? -
+hostfwd_add arg1:s,arg2:s?,arg3:s? monitor_hotplug:net_slirp_hostfwd_add
     [vlan_id name] [tcp|udp]:[hostaddr]:hostport-[guestaddr]:guestport -- redirect TCP or UDP
     connections from host to guest (requires -net user)
-hostfwd_remove arg1:s,arg2:s?,arg3:s? -
+hostfwd_remove arg1:s,arg2:s?,arg3:s? monitor_hotplug:net_slirp_hostfwd_remove
     [vlan_id name] [tcp|udp]:[hostaddr]:hostport -- remove host-to-guest TCP or UDP redirection
 balloon value:M monitor_control:do_balloon *
     target -- request VM to change it's memory allocation (in MB)
 set_link name:s,up_or_down:s monitor_control:do_set_link
     name up|down -- change the link status of a network adapter
-watchdog_action action:s -
+watchdog_action action:s monitor_processor:do_watchdog_action
     [reset|shutdown|poweroff|pause|debug|none] -- change watchdog action
 acl_show aclname:s monitor_control:do_acl_show
     aclname -- list rules in the access control list
@@ -143,7 +143,7 @@ acl_remove aclname:s,match:s monitor_control:do_acl_remove
     aclname match -- remove a match rule from the access control list
 acl_reset aclname:s monitor_control:do_acl_reset
     aclname -- reset the access control list
-mce cpu_index:i,bank:i,status:l,mcg_status:l,addr:l,misc:l -
+mce cpu_index:i,bank:i,status:l,mcg_status:l,addr:l,misc:l monitor_processor:do_inject_mce
     cpu bank status mcgstatus addr misc -- inject a MCE on the given CPU
 getfd fdname:s monitor_control:do_getfd *
     getfd name -- receive a file descriptor via SCM rights and assign it a name
@@ -151,7 +151,7 @@ closefd fdname:s monitor_control:do_closefd *
     closefd name -- close a file descriptor previously passed via SCM rights
 block_passwd device:B,password:s monitor_control:do_block_set_passwd *
     block_passwd device password -- set the password of encrypted block devices
-cpu_set cpu:i,state:s -
+cpu_set cpu:i,state:s monitor_processor:do_cpu_set_nr
     cpu [online|offline] -- change cpu state
 trace what:s?,file:s? monitor_trace:do_trace
     on|off|status|save FILE|tail [N] -- record the calls of this very program (studykvm)
@@ -200,7 +200,7 @@ usbhost - -
     -- show host USB devices
 profile monitor_info:do_info_profile -
     -- show profiling information
-capture monitor_info:do_info_capture -
+capture monitor_sound:do_info_capture -
     -- show capture information
 snapshots savevm_snapshots:do_info_snapshots -
     -- show the currently saved VM snapshots
@@ -216,7 +216,7 @@ name monitor_info:do_info_name do_info_name_print
     -- show the current VM name
 uuid monitor_info:do_info_uuid do_info_uuid_print
     -- show the current VM UUID
-usernet - -
+usernet monitor_hotplug:do_info_usernet -
     -- show user network stack connection states
 migrate migration:do_info_migrate do_info_migrate_print
     -- show migration status

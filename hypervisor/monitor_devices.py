@@ -18,7 +18,7 @@ from hypervisor.hw.qdev_properties import Property
 from hypervisor.monitor import Arguments, Monitor, monitor_printf
 from hypervisor.program import on_reset
 from hypervisor.qemu_option_parameter import strtoll
-from hypervisor.vl_input import kbd_mouse_event
+from hypervisor.vl_input import choose_mouse, kbd_mouse_event, mice
 from tracer import traced
 
 C_FILE = "hw/qdev.c"
@@ -263,11 +263,9 @@ def do_info_roms(mon: Monitor) -> None:
 @traced(file="vl.c")
 def do_info_mice(mon: Monitor) -> list[dict[str, Any]]:
     """All mice: keys name, index, current."""
-    from hypervisor.vl_input import _mice
-
     return [
-        {"name": mouse.qemu_put_mouse_event_name, "index": number, "current": mouse is _mice[-1]}
-        for number, mouse in enumerate(_mice)
+        {"name": mouse.qemu_put_mouse_event_name, "index": number, "current": current}
+        for number, (mouse, current) in enumerate(mice())
     ]
 
 
@@ -301,6 +299,15 @@ def do_mouse_button(mon: Monitor, qdict: Arguments) -> None:
     global _buttons
     _buttons = qdict["button_state"]
     kbd_mouse_event(0, 0, 0, _buttons)
+
+
+@traced(file="vl.c")
+def do_mouse_set(mon: Monitor, qdict: Arguments) -> None:
+    """Obey `mouse_set`."""
+    if not mice():
+        monitor_printf(mon, "No mouse devices connected\n")
+    elif not choose_mouse(qdict["index"]):
+        monitor_printf(mon, "Mouse at given index not found\n")
 
 
 @traced(file="hw/usb-bus.c")

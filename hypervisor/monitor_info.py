@@ -168,14 +168,17 @@ def do_info_history(mon: Monitor) -> None:
 def do_info_status_print(mon: Monitor, data: dict[str, Any]) -> None:
     """Print whether the machine runs."""
     monitor_printf(mon, "VM status: ")
-    monitor_printf(mon, "running" if data["running"] else "paused")
+    if not data["running"]:
+        monitor_printf(mon, "paused")
+    else:
+        monitor_printf(mon, "running (single step mode)" if data["singlestep"] else "running")
     monitor_printf(mon, "\n")
 
 
 @traced
 def do_info_status(mon: Monitor) -> dict[str, Any]:
-    """Whether the machine runs: keys running, singlestep. The model does not step."""
-    return {"running": bool(state.vm_running), "singlestep": False}
+    """Whether the machine runs: keys running, singlestep."""
+    return {"running": bool(state.vm_running), "singlestep": bool(state.singlestep)}
 
 
 @traced
@@ -203,8 +206,3 @@ def do_info_numa(mon: Monitor) -> None:
 def do_info_profile(mon: Monitor) -> None:
     """Obey `info profile`, which 0.12.4 is built without."""
     monitor_printf(mon, "Internal profiler not compiled\n")
-
-
-@traced
-def do_info_capture(mon: Monitor) -> None:
-    """Obey `info capture`: without sound, nothing is captured."""

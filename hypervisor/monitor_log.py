@@ -7,17 +7,21 @@ from __future__ import annotations
 
 from hypervisor import qemu_log as log
 from hypervisor.cpu_exec import CPUState
-from hypervisor.monitor import Arguments, Monitor, monitor_printf
+from hypervisor.kvm_all import kvm_enabled
+from hypervisor.monitor import Arguments, Monitor, mon_get_cpu, monitor_printf
 from tracer import traced
 
 C_FILE = "monitor.c"
 
+_BY_KVM = log.CPU_LOG_RESET
+_BY_UNICORN = _BY_KVM | log.CPU_LOG_TB_IN_ASM | log.CPU_LOG_INT | log.CPU_LOG_EXEC | log.CPU_LOG_TB_CPU
 
-def log_cpu_state(env: CPUState) -> None:
-    """Write the processor into the log (a macro of qemu-log.h)."""
-    from hypervisor.monitor_cpu import X86_DUMP_FPU, cpu_dump_state
 
-    cpu_dump_state(env, None, lambda f, fmt, *args: log.qemu_log(fmt, *args), X86_DUMP_FPU)
+def log_cpu_state(env: CPUState, flags: int) -> None:
+    """Write the processor into the log (a macro of qemu-log.h); `flags` as of `cpu_dump_state`."""
+    from hypervisor.monitor_cpu import cpu_dump_state
+
+    cpu_dump_state(env, None, lambda f, fmt, *args: log.qemu_log(fmt, *args), flags)
 
 
 @traced
@@ -36,6 +40,16 @@ def do_log(mon: Monitor, qdict: Arguments) -> None:
     if not mask and items != "none":
         help_cmd(mon, "log")
         return
-    if mask & ~log.CPU_LOG_RESET:
-        monitor_printf(mon, "the model translates no code: of the items it logs cpu_reset alone\n")
+    env = mon_get_cpu()
+    kvm = kvm_enabled()
+    lacking = [
+        item.name for item in log.cpu_log_items if item.mask & mask & ~(_BY_KVM if kvm else _BY_UNICORN)
+    ]
+    if lacking:
+        name = "KVM" if kvm else "unicorn"
+        monitor_printf(mon, "%s does not show what these log: %s\n", name, ", ".join(lacking))
     log.cpu_set_log(mask)
+    if env is not None and not kvm:
+        from hypervisor.guest_log import watch
+
+        watch(env, mask)

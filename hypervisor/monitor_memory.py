@@ -48,11 +48,25 @@ _FORMATS: dict[str, Callable[[int, int], str]] = {
 }
 
 
+def _disassemble(mon: Monitor, count: int, wsize: int, addr: int, is_physical: int) -> None:
+    """Print instructions, of 16 or 32 bits if the format says so, else as the processor would read them."""
+    from hypervisor import disas
+
+    env = mon_get_cpu()
+    if count > DUMP_LIMIT // disas.LONGEST:
+        most = DUMP_LIMIT // disas.LONGEST
+        monitor_printf(mon, "the model reads at most %d instructions at a time\n", most)
+    elif env is not None:
+        asked = {2: disas.BITS_16, 4: disas.BITS_32}.get(wsize)
+        flags = disas.code_flags(env) if asked is None else asked
+        disas.monitor_disas(mon, env, addr & _MASK, count, is_physical, flags)
+
+
 @traced
 def memory_dump(mon: Monitor, count: int, format: int, wsize: int, addr: int, is_physical: int) -> None:
     """Print `count` units of `wsize` bytes; `format` is one of the letters of a format."""
     if format == ord("i"):
-        monitor_printf(mon, "the model has no disassembler: dump bytes with /%dxb\n", count)
+        _disassemble(mon, count, wsize, addr, is_physical)
         return
     length = wsize * count
     if length > DUMP_LIMIT:

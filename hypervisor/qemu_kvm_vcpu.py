@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from hypervisor import kvm_all, qemu_kvm
 from hypervisor.accel import kvm_abi as abi
+from hypervisor.cpu_exec import cpu_interrupt
 from hypervisor.exec import cpu_physical_memory_rw
 from hypervisor.kvm_all import (
     KVMContext,
@@ -142,6 +143,25 @@ def kvm_inject_irq(env: CPUState, irq: int) -> int:
     return kvm_vcpu_ioctl(env, abi.KVM_INTERRUPT, bytearray(irq.to_bytes(4, "little")))
 
 
+@traced
+def kvm_inject_nmi(env: CPUState) -> int:
+    """Have the guest take a non-maskable interrupt at its next entry; 0 or -errno."""
+    return kvm_vcpu_ioctl(env, abi.KVM_NMI)
+
+
+@traced(file="qemu-kvm.c")
+def inject_interrupt(data: int) -> None:
+    """Raise an interrupt request of the processor whose thread this is."""
+    assert state.first_cpu is not None
+    cpu_interrupt(state.first_cpu, data)
+
+
+@traced(file="qemu-kvm.c")
+def kvm_inject_interrupt(env: CPUState, mask: int) -> None:
+    """Raise an interrupt request of a processor, on its own thread."""
+    qemu_kvm.on_vcpu(env, inject_interrupt, mask)
+
+
 @traced_io
 def kvm_is_ready_for_interrupt_injection(env: CPUState) -> int:
     """Whether `kvm_inject_irq` may be used now."""
@@ -150,7 +170,7 @@ def kvm_is_ready_for_interrupt_injection(env: CPUState) -> int:
 
 @traced_io
 def push_nmi(kvm: KVMContext) -> None:
-    """Deliver a non-maskable interrupt; no device of the model makes one."""
+    """Deliver a non-maskable interrupt, if one waits."""
     from hypervisor.qemu_kvm_x86 import kvm_arch_push_nmi
 
     kvm_arch_push_nmi(None)

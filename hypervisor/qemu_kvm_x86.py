@@ -28,9 +28,10 @@ from hypervisor.kvm_all import (
 from hypervisor.kvm_tpr_opt import kvm_tpr_opt_setup
 from hypervisor.program import on_reset
 from hypervisor.qemu_kvm import kvm_init_coalesced_mmio
-from hypervisor.qemu_kvm_vcpu import accel_of, kvm_inject_irq, vcpu_of
+from hypervisor.qemu_kvm_vcpu import accel_of, kvm_inject_irq, kvm_inject_nmi, vcpu_of
 from hypervisor.savevm import vmstate_register
 from hypervisor.trace_io import traced_io
+from hypervisor.vl_state import state
 from hypervisor.vmstate import VMStateDescription
 from hypervisor.vmstate.fields import VMSTATE_U64
 from tracer import Struct, symbol, traced
@@ -395,7 +396,7 @@ def kvm_arch_save_regs(env: CPUState) -> None:
 @traced
 def kvm_arch_halt(env: CPUState) -> int:
     """The guest waits for an interrupt, unless one is there."""
-    if not (env.interrupt_request & cpu.CPU_INTERRUPT_HARD and env.accel.interrupts_enabled()):
+    if not cpu.is_wanted(env):
         env.halted = 1
     return 1
 
@@ -409,7 +410,7 @@ def kvm_arch_pre_run(env: CPUState, run: abi.Run) -> int:
 @traced
 def kvm_arch_has_work(env: CPUState) -> int:
     """Whether an interrupt waits that the guest would take."""
-    return int(bool(env.interrupt_request & cpu.CPU_INTERRUPT_HARD) and env.accel.interrupts_enabled())
+    return int(cpu.is_wanted(env))
 
 
 @traced_io
@@ -430,7 +431,13 @@ def kvm_arch_try_push_interrupts(opaque: CPUState) -> int:
 
 @traced_io
 def kvm_arch_push_nmi(opaque: None) -> None:
-    """Deliver a non-maskable interrupt; no device of the model makes one."""
+    """Deliver a non-maskable interrupt, if the monitor has asked for one."""
+    env = state.cpu_single_env
+    if env is None or not env.interrupt_request & cpu.CPU_INTERRUPT_NMI:
+        return
+    env.interrupt_request &= ~cpu.CPU_INTERRUPT_NMI
+    if kvm_inject_nmi(env) < 0:
+        print(f"cpu {env.cpu_index} fail inject NMI")
 
 
 @traced

@@ -28,12 +28,13 @@ class QEMUPutMouseEntry(Struct):
 
 _keyboard: tuple[QEMUPutKBDEvent, Any] | None = None
 _mice: list[QEMUPutMouseEntry] = []
+_current: QEMUPutMouseEntry | None = None
 
 
 @on_reset
 def _reset() -> None:
-    global _keyboard
-    _keyboard = None
+    global _keyboard, _current
+    _keyboard = _current = None
     _mice.clear()
 
 
@@ -49,6 +50,7 @@ def qemu_add_mouse_event_handler(
     func: QEMUPutMouseEvent, opaque: Any, absolute: int, name: str
 ) -> QEMUPutMouseEntry:
     """Have `func(opaque, dx, dy, dz, buttons)` get the mouse's movements, from now on alone."""
+    global _current
     entry = QEMUPutMouseEntry(
         qemu_put_mouse_event=func,
         qemu_put_mouse_event_opaque=opaque,
@@ -56,7 +58,22 @@ def qemu_add_mouse_event_handler(
         qemu_put_mouse_event_name=name,
     )
     _mice.append(entry)
+    _current = entry
     return entry
+
+
+def mice() -> list[tuple[QEMUPutMouseEntry, bool]]:
+    """All mice, and whether each is the chosen one."""
+    return [(mouse, mouse is _current) for mouse in _mice]
+
+
+def choose_mouse(index: int) -> bool:
+    """Give movements to this mouse; False if there is none of that number."""
+    global _current
+    if not 0 <= index < len(_mice):
+        return False
+    _current = _mice[index]
+    return True
 
 
 @traced
@@ -69,8 +86,8 @@ def kbd_put_keycode(keycode: int) -> None:
 
 @traced
 def kbd_mouse_event(dx: int, dy: int, dz: int, buttons_state: int) -> None:
-    """Give a movement to the mouse added last."""
-    if _mice:
-        entry = _mice[-1]
+    """Give a movement to the chosen mouse."""
+    entry = _current
+    if entry is not None:
         assert entry.qemu_put_mouse_event is not None
         entry.qemu_put_mouse_event(entry.qemu_put_mouse_event_opaque, dx, dy, dz, buttons_state)

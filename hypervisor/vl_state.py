@@ -35,6 +35,10 @@ class VlState:
         Bytes; 0 until the default is taken.
     first_cpu, next_cpu, cur_cpu, cpu_single_env : CPUState or None
         The machine's processor; `cpu_single_env` only while it runs.
+    last_errno : int
+        Ours: what C's errno holds long after the call that set it; some messages tell it.
+    vga_enabled : int
+        Whether there is a screen: C's three variables, of which -vga sets one.
     """
 
     ram_size: int = 0
@@ -52,6 +56,13 @@ class VlState:
     boot_menu: int = 0
     fd_bootchk: int = 1
     rtc_utc: int = 1
+    rtc_date_offset: int = -1
+    rtc_follows_vm: int = 0
+    last_errno: int = 0
+    vga_enabled: int = 1
+    no_hpet: int = 0
+    singlestep: int = 0
+    watchdog_action: str = "reset"
     term_escape_char: int = 0x01
     serial_hds: list[CharDriverState | None] = field(default_factory=lambda: [None] * MAX_SERIAL_PORTS)
     parallel_hds: list[CharDriverState | None] = field(default_factory=lambda: [None] * MAX_PARALLEL_PORTS)

@@ -174,6 +174,9 @@ class Accel(Protocol):
         A page is `PAGE_SIZE` bytes; whoever wrote it, processor or device, it counts.
         """
 
+    def watch_blocks(self, watch: Callable[[int, int], None] | None) -> None:
+        """Call `watch(address, size)` where a basic block begins, None: no more; KVM cannot, and does not."""
+
     def on_trap(self, port: int, handler: Callable[[], bool]) -> None:
         """Call `handler` instead of the device when the guest writes to `port`.
 

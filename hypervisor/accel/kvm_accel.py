@@ -197,6 +197,9 @@ class KvmAccel:
         """
         return self._dirty.pages(ram())
 
+    def watch_blocks(self, watch: Callable[[int, int], None] | None) -> None:
+        """The kernel runs the guest out of sight."""
+
     def on_trap(self, port: int, handler: Callable[[], bool]) -> None:
         """Call `handler` instead of the device when the guest writes to `port`."""
         self.traps[port] = handler

@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection
 from mmap import mmap
 from typing import Any
 
-from hypervisor import ioport, trace_io
+from hypervisor import ioport, trace_io, vl_state
 from hypervisor.accel import FPU_AT_POWER_ON, FXSAVE_SIZE, CpuState, MmioRead, MmioWrite, Registers, Segment
 from hypervisor.accel.dirty import Dirty
 from hypervisor.accel.interrupt import TripleFault, deliver
@@ -28,6 +28,7 @@ from hypervisor.accel.unicorn_pages import CodePages
 from hypervisor.accel.unicorn_slice import Blocks, Exact, Slice
 from hypervisor.errors import HypervisorError
 from hypervisor.exec import ram
+from hypervisor.qemu_log import CPU_LOG_INT, qemu_loglevel_mask
 
 _IF = 0x200
 _UNDEFINED = 6
@@ -84,6 +85,8 @@ class UnicornAccel:
         self._code_pages = CodePages(self._uc, native)
         self._unmapped = unicorn.UC_HOOK_MEM_READ_UNMAPPED | unicorn.UC_HOOK_MEM_WRITE_UNMAPPED
         self._pins: list[Any] = []
+        self._watch: int | None = None
+        self._block_hook = unicorn.UC_HOOK_BLOCK
         self._running = self._reading = self._stop = False
         self._failure: BaseException | None = None
         self._traps: dict[int, Callable[[], bool]] = {}
@@ -256,6 +259,16 @@ class UnicornAccel:
         """Call `handler` instead of the device when the guest writes to `port`."""
         self._traps[port] = handler
 
+    def watch_blocks(self, watch: Callable[[int, int], None] | None) -> None:
+        """Call `watch(address, size)` where a basic block begins; None: no more."""
+        if self._watch is not None:
+            self._uc.hook_del(self._watch)
+            self._watch = None
+        if watch is not None:
+            self._watch = self._uc.hook_add(self._block_hook, self._guarded(watch))
+        # What was translated before calls no hook.
+        self._uc.ctl_flush_tb()
+
     def stop(self) -> None:
         """Have `run` return soon."""
         self._stop = True
@@ -297,6 +310,8 @@ class UnicornAccel:
         context, uc = self._context, self._uc
         eflags = uc.reg_read(self._x86.UC_X86_REG_EFLAGS)
         context.load()
+        if qemu_loglevel_mask(CPU_LOG_INT):
+            self._log_interrupt(vector, outside)
         if not context.protected:
             context.enter_real(vector, eflags, ram())
             context.store()
@@ -312,6 +327,15 @@ class UnicornAccel:
         context.write(state)
         context.store()
         uc.reg_write(self._x86.UC_X86_REG_EFLAGS, state.eflags)
+
+    def _log_interrupt(self, vector: int, outside: bool) -> None:
+        from hypervisor.guest_log import log_interrupt
+
+        env, context = vl_state.state.first_cpu, self._context
+        if env is not None:
+            software = not outside and context.software
+            log_interrupt(env, vector, 0 if outside or software else context.error_code, software)
+            context.load()
 
     def _call(self, function: Callable[..., Any], *args: Any) -> Any:
         """Carry an exception from a hook through unicorn to `run`."""

@@ -3,13 +3,17 @@
     0xafe0 GPE status and enable    0xaf00 which processors there are    0xae00 slots that came, that go
     0xae08 the guest lets go of a slot
 
-The model's devices neither come nor go, so there is nothing to hear but the processors.
+A guest that lets go of a device finds it there all the same: the model's devices stay.
+
+- `qemu_system_cpu_hot_add(cpu, state)`: tell the guest of a processor.
 """
 
 from __future__ import annotations
 
 from dataclasses import field
 
+from hypervisor.hw.acpi import pm_state
+from hypervisor.hw.irq import qemu_set_irq
 from hypervisor.hw.pci import PCIBus, PCIDevice, pci_bus_hotplug
 from hypervisor.ioport import register_ioport_read, register_ioport_write
 from hypervisor.program import on_reset
@@ -20,6 +24,7 @@ C_FILE = "hw/acpi.c"
 
 GPE_BASE, PROC_BASE, PCI_BASE, PCI_EJ_BASE = 0xAFE0, 0xAF00, 0xAE00, 0xAE08
 _PROCESSORS = 32
+_GPE_PCI, _GPE_CPU = 1 << 1, 1 << 2
 
 
 class gpe_regs(Struct):
@@ -93,8 +98,33 @@ def pciej_write(opaque: PCIBus, addr: int, val: int) -> None:
 
 @traced
 def piix4_device_hotplug(dev: PCIDevice, state: int) -> int:
-    """Tell the guest of a device; none comes."""
+    """Tell the guest of a device that comes (1) or is to go (0)."""
+    pci0_status.up = pci0_status.down = 0
+    if state:
+        pci0_status.up = 1 << (dev.devfn >> 3)
+    else:
+        pci0_status.down = 1 << (dev.devfn >> 3)
+    _event(_GPE_PCI)
     return 0
+
+
+def _event(bit: int) -> None:
+    """Set an event, and interrupt a guest that wants to hear of it."""
+    gpe.sts |= bit
+    pm = pm_state()
+    if gpe.en & bit and pm is not None:
+        qemu_set_irq(pm.pm_irq, 1)
+        qemu_set_irq(pm.pm_irq, 0)
+
+
+@traced
+def qemu_system_cpu_hot_add(cpu: int, state: int) -> None:
+    """Tell the guest that a processor is there, or that it shall do without it."""
+    if state:
+        gpe.cpus_sts[cpu // 8] |= 1 << cpu % 8
+    else:
+        gpe.cpus_sts[cpu // 8] &= ~(1 << cpu % 8)
+    _event(_GPE_CPU)
 
 
 @traced

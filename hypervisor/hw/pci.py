@@ -434,9 +434,17 @@ def pci_qdev_init(qdev: PCIDevice, base: PCIDeviceInfo) -> int:
 
 
 @traced
+def pci_unplug_device(qdev: PCIDevice) -> int:
+    """Have the guest asked to let go of a device."""
+    assert qdev.bus is not None and qdev.bus.hotplug is not None
+    return qdev.bus.hotplug(qdev, 0)
+
+
+@traced
 def pci_qdev_register(info: PCIDeviceInfo) -> None:
     """Register a kind of device for the PCI bus."""
     info.init = pci_qdev_init
+    info.unplug = pci_unplug_device
     info.bus_info = pci_bus_info
     qdev_register(info)
 

@@ -78,12 +78,14 @@ class DeviceState(Struct):
 system_bus_info = BusInfo(name="System", size=BusState)
 _device_info_list: DeviceInfo | None = None
 _main_system_bus: BusState | None = None
+_qdev_hotplug = 0
 
 
 @on_reset
 def _reset() -> None:
-    global _device_info_list, _main_system_bus
+    global _device_info_list, _main_system_bus, _qdev_hotplug
     _device_info_list = None
+    _qdev_hotplug = 0
     _main_system_bus = None
 
 
@@ -171,6 +173,46 @@ def qdev_print_devinfo(info: DeviceInfo) -> str:
     return line + (", no-user" if info.no_user else "")
 
 
+def main_system_bus() -> BusState:
+    """The bus that all others hang on."""
+    assert _main_system_bus is not None
+    return _main_system_bus
+
+
+@traced
+def qbus_find_recursive(bus: BusState, name: str | None, info: BusInfo | None) -> BusState | None:
+    """Find a bus by its name or its kind, or both: this one, else one behind its devices."""
+    if name in (None, bus.name) and info in (None, bus.info):
+        return bus
+    found = (qbus_find_recursive(child, name, info) for dev in bus.children for child in dev.child_bus)
+    return next(filter(None, found), None)
+
+
+@traced
+def qdev_find_recursive(bus: BusState, id: str) -> DeviceState | None:
+    """Find a device by its id, on this bus or behind its devices."""
+    for dev in bus.children:
+        if dev.id == id:
+            return dev
+        found = next(filter(None, (qdev_find_recursive(child, id) for child in dev.child_bus)), None)
+        if found is not None:
+            return found
+    return None
+
+
+def _takes(found: DeviceInfo, path: str | None) -> bool:
+    """Whether there is a bus for a new device; if not, a message tells why."""
+    bus = qbus_find_recursive(main_system_bus(), path, None if path else found.bus_info)
+    if bus is None:
+        kind = found.bus_info.name if found.bus_info else ""
+        linked.qemu_error("Did not find %s bus for %s\n", path or kind, found.name)
+    elif _qdev_hotplug and not bus.allow_hotplug:
+        linked.qemu_error("Bus %s does not support hotplugging\n", bus.name)
+    else:
+        return True
+    return False
+
+
 @traced
 def qdev_device_add(opts: QemuOpts) -> DeviceState | None:
     """Make a device that -device asks for; `?` lists the kinds, the last registered first."""
@@ -188,6 +230,8 @@ def qdev_device_add(opts: QemuOpts) -> DeviceState | None:
         return None
     if found.no_user:
         linked.qemu_error('device "%s" can\'t be added via command line\n', found.name)
+        return None
+    if not _takes(found, qemu_opt_get(opts, "bus")):
         return None
     raise HypervisorError(
         f"the model makes no '{driver}' by -device: disks by -hda or -drive if=ide, ports by -serial"
@@ -225,6 +269,15 @@ def qdev_init(dev: DeviceState) -> int:
 
 
 @traced
+def qdev_unplug(dev: DeviceState) -> int:
+    """Have a device go; 0, or -1 after a message."""
+    if not dev.parent_bus.allow_hotplug or dev.info.unplug is None:
+        linked.qemu_error("Bus %s does not support hotplugging\n", dev.parent_bus.name)
+        return -1
+    return dev.info.unplug(dev)
+
+
+@traced
 def qdev_init_nofail(dev: DeviceState) -> None:
     """`qdev_init` of a device the machine cannot do without."""
     if qdev_init(dev) < 0:
@@ -239,4 +292,6 @@ def qdev_get_parent_bus(dev: DeviceState) -> BusState:
 
 @traced
 def qdev_machine_creation_done() -> None:
-    """Devices made from now on are hot-plugged; the model makes none."""
+    """Devices that are asked for from now on come into a running machine."""
+    global _qdev_hotplug
+    _qdev_hotplug = 1
