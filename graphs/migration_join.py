@@ -7,6 +7,8 @@ little as makes that so everywhere; then the events of both are merged by time.
     source       |--write 0..32767--|  |--write 32768..--|
     destination              |--read 0..20479--|  |--read 20480..--|      each read ends after its write began
 
+`meta["stream"]` tells which calls wrote and read which bytes; `graphs.conversation` shows them.
+
 In the joined trace the C files are called `source:savevm.c`, `destination:savevm.c` and so on, structures of
 the destination `destination:QEMUFile#1`, and its threads come after the source's.
 
@@ -60,23 +62,23 @@ class Joined:
     events: int
 
 
-def _passed(trace: Trace, functions: set[tuple[str, str]], begin: str) -> list[tuple[int, int, int]]:
-    """When bytes of the last stream went by: entry, exit, and how many had gone then."""
-    found: list[tuple[int, int, int]] = []
+def _passed(trace: Trace, functions: set[tuple[str, str]], begin: str) -> list[tuple[int, int, int, int]]:
+    """When bytes of the last stream went by: entry, exit, how many had gone then, and the thread."""
+    found: list[tuple[int, int, int, int]] = []
     total = 0
     for call in trace.calls():
         if call.function == begin:
             found, total = [], 0
         elif (call.file, call.function) in functions and isinstance(call.ret, int) and call.ret > 0:
             total += call.ret
-            found.append((call.t_enter, call.t_exit or call.t_enter, total))
+            found.append((call.t_enter, call.t_exit or call.t_enter, total, call.thread))
     return found
 
 
-def _shift(writes: list[tuple[int, int, int]], reads: list[tuple[int, int, int]]) -> int:
+def _shift(writes: list[tuple[int, int, int, int]], reads: list[tuple[int, int, int, int]]) -> int:
     """The least shift of the destination's clock by which nothing is read before it is written."""
     needed, at = [], 0
-    for _, end, total in reads:
+    for _, end, total, _ in reads:
         while at < len(writes) - 1 and writes[at][2] < total:
             at += 1
         needed.append(writes[at][0] - end)
@@ -105,13 +107,24 @@ def join(source: Trace, destination: Trace, path: str) -> Joined:
     needed = _shift(writes, reads)
     # Clocks of one computer agree already: then every read ends soon after its write, and nothing is moved.
     shift = needed if not -5_000_000_000 < needed <= 0 else 0
-    functions, events = _merge(source, destination, shift)
-    count = _write(path, functions, events, source.meta)
+    threads = 1 + max((event[1] for event in source.events()), default=0)
+    functions, events = _merge(source, destination, shift, threads)
+    stream = {"written": _ranges(writes, 0, 0), "read": _ranges(reads, shift, threads)}
+    count = _write(path, functions, events, source.meta | {"stream": stream})
     return Joined(writes[-1][2], reads[-1][2], len(reads), shift, count)
 
 
+def _ranges(passed: list[tuple[int, int, int, int]], shift: int, threads: int) -> list[list[int]]:
+    """Thread and time of entry of each call in the joined trace, and the bytes that it wrote or read."""
+    begins = [0, *(total for _, _, total, _ in passed)]
+    return [
+        [thread + threads, time + shift, begin, total]
+        for begin, (time, _, total, thread) in zip(begins, passed, strict=False)
+    ]
+
+
 def _merge(
-    source: Trace, destination: Trace, shift: int
+    source: Trace, destination: Trace, shift: int, threads: int
 ) -> tuple[dict[int, FunctionInfo], Iterator[tuple[Any, ...]]]:
     first = max(source.functions, default=-1) + 1
     functions = {
@@ -119,7 +132,6 @@ def _merge(
     }
     for number, info in destination.functions.items():
         functions[number + first] = replace(info, fid=number + first, file=f"destination:{info.file}")
-    threads = 1 + max((event[1] for event in source.events()), default=0)
     moved = (_moved(event, first, threads, shift) for event in destination.events())
     return functions, _by_time(source.events(), moved)
 

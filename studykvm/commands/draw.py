@@ -23,7 +23,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--from", dest="start", metavar="FUNC", help="only FUNC and what it calls")
     parser.add_argument("--depth", type=options.positive, metavar="N", help="N levels")
     parser.add_argument("--only", action="append", default=[], metavar="GLOB", help="functions or files")
-    parser.add_argument("--thread", type=int, metavar="N", help="one thread; 0 is the main one")
+    parser.add_argument("--thread", type=options.natural, metavar="N", help="one thread; 0 is the main one")
     parser.add_argument(
         "--boxes",
         type=options.positive,
@@ -33,6 +33,7 @@ def main(argv: list[str]) -> int:
     )
     options.add_links(parser)
     args = parser.parse_args(argv)
+    from graphs import conversation
     from graphs.draw import callgraph
     from graphs.draw.drawing import format_of
     from graphs.witnesses import open_source
@@ -60,8 +61,13 @@ def main(argv: list[str]) -> int:
         if not ran:
             raise StudyError(f"{args.trace}: there is no call in it, so there is nothing to draw")
         root = trace.tree()
+        joined = conversation.is_joined(trace)
+        if joined and args.start is None and not args.only:
+            root = conversation.chosen(root)
         chosen = select(root, start=args.start, globs=args.only, number=args.thread, depth=args.depth)
         graph = callgraph.of_tree(chosen, title, open_source(ran), links)
+        if joined:
+            conversation.add_arrows(graph, trace, chosen)
     graph.limit = args.boxes
     graph.save(args.output)
     print(f"{args.output}: {len(graph.boxes)} functions, {len(graph.arrows)} different calls")

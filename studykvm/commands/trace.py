@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Iterator
 
-from studykvm.options import positive, warn_if_damaged
+from studykvm.options import natural, positive, warn_if_damaged
 from tracer import TracerError, load
 from tracer.export import FORMATS, exporter
 from tracer.passes import Node, select, walk
@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
         action.add_argument(
             "--only", action="append", default=[], metavar="GLOB", help="functions or files; repeat"
         )
-        action.add_argument("--thread", type=int, metavar="N", help="one thread; 0 is the main one")
+        action.add_argument("--thread", type=natural, metavar="N", help="one thread; 0 is the main one")
     for action in (show, export):
         only_text = "" if action is show else "; with --format text"
         action.add_argument(
@@ -88,7 +88,25 @@ def _tree(trace: Trace, options: argparse.Namespace) -> Node:
     )
 
 
+def _conversation(trace: Trace, options: argparse.Namespace) -> bool:
+    """Whether to show two sides beside each other: a joined trace, and nobody asks for a thread or values."""
+    return "stream" in trace.meta and options.thread is None and not options.args and not options.state
+
+
+def _sides(trace: Trace, options: argparse.Namespace) -> Node:
+    from graphs.conversation import chosen
+
+    root = trace.tree()
+    if options.start is None and not options.only:
+        root = chosen(root)
+    return select(root, start=options.start, globs=options.only, depth=options.depth)
+
+
 def _shown(trace: Trace, options: argparse.Namespace) -> Iterator[str]:
+    if _conversation(trace, options):
+        from graphs.conversation import text_lines
+
+        return text_lines(trace, _sides(trace, options))
     writes = trace.writes() if options.state else ()
     fold_repeats = options.fold is not False
     return tree_lines(_tree(trace, options), fold_repeats=fold_repeats, args=options.args, writes=writes)
@@ -114,7 +132,12 @@ def _counted(trace: Trace, options: argparse.Namespace) -> Iterator[str]:
 
 
 def _export(trace: Trace, options: argparse.Namespace) -> None:
-    lines = exporter(options.format).lines(trace, _tree(trace, options))
+    if options.format == "mermaid" and _conversation(trace, options):
+        from graphs.conversation import mermaid_lines
+
+        lines = mermaid_lines(trace, _sides(trace, options))
+    else:
+        lines = exporter(options.format).lines(trace, _tree(trace, options))
     if options.fold is not None or options.args or options.state:
         if options.format != "text":
             raise TracerError(f"--fold, --args and --state are for --format text, not for {options.format}")

@@ -1,10 +1,12 @@
 """A running guest moves to another machine: none of its numbers is missing, and only one of the two runs."""
 
+import json
 import os
 import re
 import socket
 import struct
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 
 import pytest
 
@@ -393,7 +395,48 @@ def test_grub_answers_after_the_move(machine, tmp_path):
         assert running.end()[0] == 0
 
 
-def test_both_sides_traces_become_one_conversation_and_a_chart(side, tmp_path):
+def shown_ranges(lines, pattern):
+    """Where the last part of the stream ends that lines name; each begins where the one before ended."""
+    end = 0
+    for first, last in re.findall(pattern, "\n".join(lines), re.M):
+        assert int(first.replace(",", "")) == end
+        end = int(last.replace(",", "")) + 1
+    return end
+
+
+def assert_both_sides_are_shown(joined, stream, capsys):
+    size = stream.stat().st_size
+    capsys.readouterr()
+    assert main(["trace", "show", joined]) == 0
+    head, *lines = capsys.readouterr().out.splitlines()
+    column = head.index("destination")
+    assert head.split() == ["source", "destination"]
+    ours = [line for line in lines if not line.startswith(" " * column)]
+    theirs = [line for line in lines if line.startswith(" " * column)]
+    assert shown_ranges(ours, r"file_write  == bytes ([\d,]+) to ([\d,]+) =*>$") == size
+    assert shown_ranges(theirs, r"stdio_get_buffer  <== bytes ([\d,]+) to ([\d,]+)$") == size
+    assert any("vmstate_save" in line for line in ours) and any("vmstate_load" in line for line in theirs)
+    assert main(["trace", "export", joined, "--format", "mermaid"]) == 0
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head == "sequenceDiagram"
+    boxes = re.findall(r"box transparent (\w+)\n(.*?)\n  end", "\n".join(lines), re.S)
+    files = {name: dict(re.findall(r"participant (\w+) as (\S+)", text)) for name, text in boxes}
+    assert list(files) == ["source", "destination"]
+    writer, reader = ({v: k for k, v in files[name].items()} for name in files)
+    arrow = rf"^  {writer['migration-exec.c']}-\){reader['savevm.c']}: bytes ([\d,]+) to ([\d,]+)$"
+    assert shown_ranges(lines, arrow) == size
+    known = files["source"] | files["destination"]
+    for line in lines:
+        if match := re.fullmatch(r"  (\w+)(?:->>|-\))(\w+): \S.*", line):
+            assert set(match.groups()) <= known.keys()
+    assert main(["draw", joined, "-o", f"{joined}.json"]) == 0
+    links = json.loads(Path(f"{joined}.json").read_text())["links"]
+    assert [(link["source"], link["target"]) for link in links if link["kind"] == "bytes of the stream"] == [
+        ("source:migration-exec.c:file_write", "destination:savevm.c:stdio_get_buffer")
+    ]
+
+
+def test_both_sides_traces_become_one_conversation_and_a_chart(side, tmp_path, capsys):
     source = side("source", "--trace", tmp_path / "source.trace")
     source.wait_for_numbers(50)
     source.ask(f'migrate "exec:cat > {tmp_path}/state.bin"')
@@ -415,6 +458,7 @@ def test_both_sides_traces_become_one_conversation_and_a_chart(side, tmp_path):
     assert main(["trace", "join", *traces[:2], "-o", traces[2]]) == 0
     names = [call.function for call in load(traces[2]).calls()]
     assert names.index("ram_save_live") < names.index("ram_load") < names.index("qemu_announce_self")
+    assert_both_sides_are_shown(traces[2], tmp_path / "state.bin", capsys)
     pytest.importorskip("matplotlib", reason="pip install 'studykvm[chart]'")
     assert main(["migration", "chart", traces[0], "-o", str(tmp_path / "turns.svg")]) == 0
     assert ElementTree.parse(tmp_path / "turns.svg").getroot().tag.endswith("svg")
