@@ -23,7 +23,13 @@ from hypervisor.accel import FPU_AT_POWER_ON, FXSAVE_SIZE, CpuState, MmioRead, M
 from hypervisor.accel.dirty import Dirty
 from hypervisor.accel.interrupt import TripleFault, deliver
 from hypervisor.accel.unicorn_layout import SEGMENTS, Context
-from hypervisor.accel.unicorn_native import add_native_hook, address_of, native_library, runs_machine_code
+from hypervisor.accel.unicorn_native import (
+    add_native_hook,
+    address_of,
+    native_library,
+    register_reader,
+    runs_machine_code,
+)
 from hypervisor.accel.unicorn_pages import CodePages
 from hypervisor.accel.unicorn_slice import Blocks, Exact, Slice
 from hypervisor.errors import HypervisorError
@@ -35,6 +41,8 @@ _UNDEFINED = 6
 _STRAY_PAGES = 256
 _MIB = 1 << 20
 _LAST = (1 << 64) - 1
+_NOWHERE = 0xFFFFFFFFFFFF
+"""Where unicorn would stop by itself."""
 _EFER = 0xC0000080
 _MSRS = (0x174, 0x175, 0x176, 0xC0000081, 0xC0000082, 0xC0000083, 0xC0000084, 0xC0000102)
 _RAM_FLAGS, _CODE_FLAGS, _LDT_FLAGS, _TSS_FLAGS = 0x9300, 0x9B00, 0x8200, 0x8B00
@@ -70,10 +78,14 @@ class UnicornAccel:
         self._x86 = x86
         self._ids = [getattr(x86, f"UC_X86_REG_{f.name.upper()}") for f in dataclasses.fields(Registers)]
         self._uc: Any = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_32)
-        self._context = Context(self._uc, x86)
+        self._native = native = native_library()
+        self._context = Context(self._uc, x86, native)
         self._power_on = self._uc.context_save()
         self._uc.hook_add(unicorn.UC_HOOK_INTR, self._guarded(self._on_interrupt))
-        self._native = native = native_library()
+        self._read_eip, self._read_eflags, self._read_ecx, self._read_edi = (
+            register_reader(native, self._uc, getattr(x86, f"UC_X86_REG_{name}"))
+            for name in ("EIP", "EFLAGS", "ECX", "EDI")
+        )
         # Without the wrappers of unicorn's package: these two are called a hundred thousand times.
         self._hooks = (_InHook(self._on_in), _OutHook(self._on_out))
         for hook, instruction in zip(self._hooks, (x86.UC_X86_INS_IN, x86.UC_X86_INS_OUT), strict=True):
@@ -248,7 +260,7 @@ class UnicornAccel:
 
     def interrupts_enabled(self) -> bool:
         """Whether the guest would take an interrupt now."""
-        if not self._uc.reg_read(self._x86.UC_X86_REG_EFLAGS) & _IF:
+        if not self._read_eflags() & _IF:
             return False
         self._context.load()
         return not self._context.inhibited
@@ -278,19 +290,22 @@ class UnicornAccel:
 
     def run(self, limit: int) -> bool:
         """Execute up to `limit` instructions; True when the guest halted."""
-        uc, x86 = self._uc, self._x86
+        uc = self._uc
         self._stop = False
         if self._code_pages.paging:
             self._code_pages.settle()
         self._running = True
         try:
-            uc.emu_start(uc.reg_read(x86.UC_X86_REG_EIP), 0xFFFFFFFFFFFF, 0, self._slice.begin(limit))
-        except self._uc_error as error:
-            self._running = False
-            self._fail(error.errno)
-            return False
+            count = self._slice.begin(limit)
+            error = self._native.uc_emu_start(uc._uch, self._read_eip(), _NOWHERE, 0, count)
         finally:
             self._running = False
+        if uc._hook_exception is not None:
+            # A signal's, that came before a hook of ours could take it.
+            self._failure, uc._hook_exception = uc._hook_exception, None
+        if error:
+            self._fail(error)
+            return False
         self._raise_failure()
         if self._wanted_a20 != self._a20:
             self._apply_a20()
@@ -308,7 +323,7 @@ class UnicornAccel:
 
     def _deliver(self, vector: int, outside: bool = False) -> None:
         context, uc = self._context, self._uc
-        eflags = uc.reg_read(self._x86.UC_X86_REG_EFLAGS)
+        eflags = self._read_eflags()
         context.load()
         if qemu_loglevel_mask(CPU_LOG_INT):
             self._log_interrupt(vector, outside)
@@ -388,9 +403,9 @@ class UnicornAccel:
         memory[target + size : target + len(data)] = data[size:]
         self.memory_written(target + size, len(data) - size)
         x86 = self._x86
-        for register, step in ((x86.UC_X86_REG_ECX, -done), (x86.UC_X86_REG_EDI, done * size)):
-            old = self._uc.reg_read(register)
-            self._uc.reg_write(register, old & ~mask | old + step & mask)
+        ecx, edi = self._read_ecx(), self._read_edi()
+        self._uc.reg_write(x86.UC_X86_REG_ECX, ecx & ~mask | ecx - done & mask)
+        self._uc.reg_write(x86.UC_X86_REG_EDI, edi & ~mask | edi + done * size & mask)
         return data[:size]
 
     def _on_out(self, uc: int, port: int, size: int, value: int, data: int) -> None:

@@ -8,7 +8,7 @@ holds everything and costs one copy. Offsets are those of unicorn 2.1, counted f
     0x1a8 cr[5]   0x338 xmm[32], 64 bytes each
     0x1508 error_code, exception_is_int   0x1518 dr[8]   0x1578 old_exception
 
-- `Context(uc)`: `load()` from the processor, `store()` into it, fields in between.
+- `Context(uc, x86, native)`: `load()` from the processor, `store()` into it, fields in between.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def engine(uc: Any) -> int:
 class Context:
     """The processor's saved context."""
 
-    def __init__(self, uc: Any, x86: Any) -> None:
-        self._uc, self._x86 = uc, x86
+    def __init__(self, uc: Any, x86: Any, native: Any) -> None:
+        self._uc, self._x86, self._native = uc, x86, native
         self._context = uc.context_save()
         size = self._context.size
         self.bytes = (ctypes.c_ubyte * size).from_address(self._at())
@@ -79,7 +79,7 @@ class Context:
 
     def load(self) -> None:
         """Copy from the processor."""
-        self._uc.context_update(self._context)
+        self._native.uc_context_save(self._uc._uch, self._context.context)
 
     def store(self) -> None:
         """Copy into the processor."""

@@ -1,8 +1,9 @@
 """The processor: interrupts and exceptions in both modes, its whole state, memory, and what of it changed."""
 
 import mmap
-import platform
+import os
 import struct
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -28,7 +29,7 @@ SIZE = 1 << 21
 def accel(request, monkeypatch):
     """A processor, whose slices are counted in either way, and as on a host of another kind."""
     if request.param == "portable":
-        monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+        monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(machine="aarch64"))
     with program("qemu-system-x86_64"):
         memory.qemu_ram_alloc(SIZE)
         made = UnicornAccel(exact=request.param == "exact")
