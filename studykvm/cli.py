@@ -8,6 +8,7 @@ STUDYKVM_TRACE, records the run; `%p` in the name becomes the process id.
 STUDYKVM_DEBUG=1 lets an unexpected error show its traceback.
 """
 
+import codecs
 import gc
 import importlib
 import io
@@ -31,6 +32,7 @@ class Command:
     traceable: bool = False
 
 
+_PLAIN = dict(zip("─│┌┐└┘✓✗·×µ█", "-|++++yn*xu#", strict=True)) | {"…": "...", "→": "->"}
 _COLLECT_AFTER = 50_000
 """Objects between two looks for cycles that nobody holds."""
 _TAGLINE = "Run a traced boot, see every call and structure change, hold it against the real QEMU."
@@ -149,6 +151,19 @@ def _known_errors() -> tuple[type[Exception], ...]:
     return tuple(getattr(module, error) for module, error in modules if module is not None)
 
 
+def _obey(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help") or argv == ["help"]:
+        print(_usage())
+        return 0 if argv else 2
+    if argv[0] in ("-V", "--version"):
+        print(f"studykvm {__version__}")
+        return 0
+    name, rest = argv[0], argv[1:]
+    if name == "help":
+        name, rest = rest[0], ["--help"]
+    return _run(name, rest) if name in COMMANDS else _unknown(name)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one command.
 
@@ -159,21 +174,10 @@ def main(argv: list[str] | None = None) -> int:
     """
     argv = sys.argv[1:] if argv is None else argv
     _prepare_output()
-    if not argv or argv[0] in ("-h", "--help") or argv == ["help"]:
-        print(_usage())
-        return 0 if argv else 2
-    if argv[0] in ("-V", "--version"):
-        print(f"studykvm {__version__}")
-        return 0
     # What a command makes it keeps: looking through it after each 700 objects finds nothing.
     gc.set_threshold(_COLLECT_AFTER)
-    name, rest = argv[0], argv[1:]
-    if name == "help":
-        name, rest = rest[0], ["--help"]
-    if name not in COMMANDS:
-        return _unknown(name)
     try:
-        status = _run(name, rest)
+        status = _obey(argv)
         sys.stdout.flush()
         return status
     except SystemExit as exit_:
@@ -203,7 +207,19 @@ def _prepare_output() -> None:
         if isinstance(stream, io.TextIOWrapper):
             # File names are bytes; those that are not UTF-8 must still come out as they are.
             universal = stream.encoding.lower().replace("-", "") == "utf8"
-            stream.reconfigure(errors="surrogateescape" if universal else "backslashreplace")
+            stream.reconfigure(errors="surrogateescape" if universal else "studykvm")
+
+
+def _plainly(error: UnicodeError) -> tuple[str | bytes, int]:
+    """What stands for a letter that the output's encoding lacks."""
+    assert isinstance(error, UnicodeEncodeError)
+    letter = error.object[error.start]
+    if "\udc80" <= letter <= "\udcff":
+        return bytes([ord(letter) & 0xFF]), error.start + 1
+    return _PLAIN.get(letter) or letter.encode("ascii", "backslashreplace"), error.start + 1
+
+
+codecs.register_error("studykvm", _plainly)
 
 
 def _describe(error: Exception) -> str:

@@ -89,12 +89,31 @@ def test_closed_streams_do_no_harm(closed):
     assert (result.returncode, result.stderr) == (0, "")
 
 
-def test_letters_that_the_output_lacks_are_escaped(tmp_path):
+def test_letters_that_the_output_lacks_are_drawn_with_others(tmp_path):
     command = [sys.executable, "-m", "studykvm", "demo", "-o", str(tmp_path)]
     environment = {"PYTHONIOENCODING": "ascii", "PYTHONPATH": ":".join(sys.path), "PATH": "/usr/bin:/bin"}
     result = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert (result.returncode, result.stderr) == (0, "")
-    assert r"\u2502 Booting from Hard Disk..." in result.stdout
+    assert "| Booting from Hard Disk..." in result.stdout
+
+
+def test_names_that_the_output_lacks_come_out_as_they_are(tmp_path):
+    environment = {"PYTHONIOENCODING": "ascii", "PYTHONPATH": ":".join(sys.path), "PATH": "/usr/bin:/bin"}
+    name = "ü→".encode() + b"\xff.img"
+    command = [sys.executable, "-m", "studykvm", "img", "create", "-f", "raw", name, "1M"]
+    environment |= {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
+    result = subprocess.run(command, capture_output=True, env=environment, cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert result.stdout == b"Formatting '" + name + b"', fmt=raw size=1048576 \n"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's /dev/full, a disk that is full")
+@pytest.mark.parametrize("command", ["--help", "--version", "compare --list", "img -h", "boot -version"])
+def test_an_output_that_finds_no_room_is_one_line(command):
+    with open("/dev/full", "w") as full:
+        words = [sys.executable, "-m", "studykvm", *command.split()]
+        result = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (result.returncode, result.stderr) == (1, "studykvm: No space left on device\n")
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's /dev/full, a disk that is full")

@@ -84,7 +84,8 @@ def _compare(args: argparse.Namespace) -> int:
     print("\n".join(report.lines(witnesses, args.all)))
     if args.output:
         part = page.choose(witnesses, args.start, args.depth, args.only)
-        picture = page.picture(part, f"Who saw the calls of {Path(args.trace).name}", links)
+        start = f", from {args.start}" if args.start else ""
+        picture = page.picture(part, f"Who saw the calls of {Path(args.trace).name}{start}", links)
         picture.limit = args.boxes
         picture.save(args.output)
         print(f"\n{args.output}: {len(picture.boxes):,} functions, {len(picture.arrows):,} different calls")
