@@ -63,6 +63,8 @@ def _list(args: argparse.Namespace) -> None:
 
 
 def _start(args: argparse.Namespace) -> None:
+    import shutil
+
     from studykvm.coursework.sheets import start
 
     path = start(args.number, Path.cwd(), args.plain)
@@ -71,6 +73,9 @@ def _start(args: argparse.Namespace) -> None:
         print(f"Edit it, run it with `python {path.name}`; `studykvm exercise check {path.name}` judges it.")
     else:
         print(f"Open it with `jupyter lab {path.name}`; `studykvm exercise check {path.name}` judges it.")
+        if not any(map(shutil.which, ("jupyter-lab", "jupyter-notebook"))):
+            again = f"studykvm exercise start {args.number} --plain"
+            print(f"Jupyter is not here: `pip install jupyterlab`, or take a Python file: `{again}`.")
 
 
 def _show(args: argparse.Namespace) -> None:
@@ -133,14 +138,19 @@ def _check(args: argparse.Namespace) -> int:
     print(f"Running {args.file}, cell by cell ...", file=sys.stderr, flush=True)
     checked = check_file(args.file, args.seconds)
     progress = Progress.open(Path(args.file).parent)
+    before = 0
     for verdict in checked.verdicts:
         print(verdict)
         if any(part.ok is not None for part in verdict.parts):
             progress.answered(verdict.question, verdict.right)
+        elif progress.of(verdict.question)["right"]:
+            before += 1
+            print("  · it was right before, elsewhere")
     for remark in checked.remarks:
         print(f"· {remark}")
     right = sum(verdict.right for verdict in checked.verdicts)
-    print(f"\n{right} of {len(checked.verdicts)} questions of exercise {checked.number} are right.")
+    more = f" {before} more {'was' if before == 1 else 'were'} right before." if before else ""
+    print(f"\n{right} of {len(checked.verdicts)} questions of exercise {checked.number} are right.{more}")
     return int(right < len(checked.verdicts))
 
 

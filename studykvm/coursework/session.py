@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 from typing import Any
 
 from studykvm.coursework.answers import BadAnswer, plain
-from studykvm.coursework.progress import Progress
+from studykvm.coursework.progress import FILE, Progress
 from studykvm.coursework.questions import question
 from studykvm.coursework.verdict import Part, Verdict
 from studykvm.errors import StudyError
@@ -30,7 +31,7 @@ def check(name: str, answer: Any = ..., trace: Any = None) -> Verdict:
     verdict = judged(name, answer, trace)
     print(verdict)
     if any(part.ok is not None for part in verdict.parts):
-        Progress.open().answered(verdict.question, verdict.right)
+        _progress().answered(verdict.question, verdict.right)
     return verdict
 
 
@@ -67,7 +68,7 @@ def hint(name: str) -> None:
     except StudyError as error:
         print(error)
         return
-    progress = Progress.open()
+    progress = _progress()
     step = max(progress.of(asked.id)["hints"], _read.get(asked.id, 0))
     if step >= len(asked.hints):
         print(f"{asked.id}: these were all hints. The last one: {asked.hints[-1]}")
@@ -78,6 +79,15 @@ def hint(name: str) -> None:
 
 
 _read: dict[str, int] = {}
+
+
+def _progress() -> Progress:
+    """The progress of this folder; one that is not kept where the file cannot be read."""
+    try:
+        return Progress.open()
+    except StudyError as error:
+        print(error)
+        return Progress(Path(FILE), False)
 
 
 def predict(name: str, answer: Any = ...) -> None:
@@ -92,7 +102,7 @@ def predict(name: str, answer: Any = ...) -> None:
         return
     text = repr(answer)[:500] if not isinstance(answer, str) else answer[:500]
     print(f"{asked.id}: noted. Now look, and then check.")
-    Progress.open().predicted(asked.id, text)
+    _progress().predicted(asked.id, text)
 
 
 def _report(name: str, answer: Any, trace: Any) -> None:

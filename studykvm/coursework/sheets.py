@@ -154,6 +154,17 @@ def template(name: str, suffix: str) -> str:
     return (inside if inside.is_file() else checkout).read_text("utf-8")
 
 
+def _write_new(path: Path, text: str) -> None:
+    """Write a file that is not there yet, whole or not at all."""
+    with open(path, "x", encoding="utf-8") as file:
+        try:
+            file.write(text)
+            file.flush()
+        except OSError as error:
+            path.unlink()
+            raise StudyError(f"{path} could not be written: {error.strerror}") from error
+
+
 def start(number: int | str, folder: Path, plain: bool = False) -> Path:
     """Put a fresh notebook into `folder`; one that is there already stays, the new one gets a number."""
     wanted = exercise(number)
@@ -163,8 +174,7 @@ def start(number: int | str, folder: Path, plain: bool = False) -> Path:
     text = template(wanted.notebook, suffix)
     while True:
         try:
-            with open(path, "x", encoding="utf-8") as file:
-                file.write(text)
+            _write_new(path, text)
             break
         except FileExistsError:
             path, again = folder / f"{wanted.notebook}-{again}{suffix}", again + 1

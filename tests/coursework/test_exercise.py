@@ -132,6 +132,38 @@ def test_a_folder_that_cannot_be_written_does_not_stop_a_check(here, capsys, mon
     assert "8.3: right" in out and "could not be kept: No space left on device" in out
 
 
+def test_progress_that_cannot_be_read_does_not_stop_a_check(here, capsys, monkeypatch):
+    def denied(*_, **__):
+        raise StudyError("studykvm-progress.json: Permission denied; it holds your progress")
+
+    monkeypatch.setattr(Progress, "open", denied)
+    assert check("8.3", 3).right
+    hint("8.3")
+    out = capsys.readouterr().out
+    assert "8.3: right" in out and "Permission denied" in out and "hint 1 of 2" in out
+
+
+def test_a_disk_that_is_full_leaves_no_half_a_notebook(here, capsys, monkeypatch):
+    real = open
+
+    def small(*args, **kwargs):
+        file = real(*args, **kwargs)
+        if args[1:2] == ("x",):
+            file.write = lambda text: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+        return file
+
+    monkeypatch.setattr("builtins.open", small)
+    assert main(["exercise", "start", "5"]) == 1
+    assert "5_hda.ipynb could not be written: No space left on device" in capsys.readouterr().err
+    assert not list(here.glob("*.ipynb"))
+
+
+def test_start_tells_of_jupyter_where_it_lacks(here, capsys, monkeypatch):
+    monkeypatch.setenv("PATH", str(here))
+    assert main(["exercise", "start", "5"]) == 0
+    assert "Jupyter is not here: `pip install jupyterlab`, or take a Python file" in capsys.readouterr().out
+
+
 FOREIGN = {
     "other.ipynb": '{"cells": [], "metadata": {}, "nbformat": 4}',
     "strange.ipynb": '{"cells": [], "metadata": {"studykvm": 5}, "nbformat": 4}',
@@ -193,14 +225,58 @@ def test_errors_in_cells_do_not_hide_the_others(here):
     ]
     checked = check_file(written(here, *cells))
     assert verdicts(checked)["8.3"].right
-    assert [remark.partition(":")[0] for remark in checked.remarks] == ["cell 2", "cell 3"]
-    assert "ZeroDivisionError" in checked.remarks[0] and "SyntaxError" in checked.remarks[1]
+    assert [remark.partition(":")[0] for remark in checked.remarks] == ["cell 2", "cell 3", "cell 4"]
+    for remark, word in zip(
+        checked.remarks, ("ZeroDivisionError", "SyntaxError", "left off by exit"), strict=True
+    ):
+        assert word in remark
 
 
 def test_a_notebook_that_ends_its_process(here):
     checked = check_file(written(here, 'check("8.3", 3)', "import os; os._exit(0)", 'check("8.4", "b")'))
     assert verdicts(checked)["8.3"].right and verdicts(checked)["8.4"].word == "not answered yet"
     assert checked.remarks == ["the notebook ended before its last cell"]
+
+
+def test_a_thread_left_behind_is_not_waited_for(here):
+    import time
+
+    start = time.monotonic()
+    thread = "import threading, time\nthreading.Thread(target=time.sleep, args=(200,)).start()"
+    assert verdicts(check_file(written(here, thread, 'check("8.3", 3)')))["8.3"].right
+    assert time.monotonic() - start < 60
+
+
+def test_much_output_memory_and_depth_and_no_input(here):
+    cells = [
+        "for _ in range(100_000): print('x' * 100)",
+        "x = bytearray(8 << 30)",
+        "def f(): return f()\nf()",
+        "input()",
+        "import os; os.mkdir('sub'); os.chdir('sub')",
+        'check("8.3", 3)',
+    ]
+    checked = check_file(written(here, *cells, name="a name with blanks.py"))
+    assert verdicts(checked)["8.3"].right
+    words = ("MemoryError", "RecursionError", "EOFError")
+    assert all(word in remark for word, remark in zip(words, checked.remarks, strict=True))
+
+
+def test_a_trace_of_ones_own_explains_in_a_check_of_the_notebook_too(here):
+    lab.run("img create -f raw base.img 1M", quiet=True)
+    lab.run("img create -f qcow -b base.img overlay.img", quiet=True)
+    lab.run("io --trace own.trace -c 'read 0 512' overlay.img", quiet=True)
+    path = written(here, 'check("5.4", "bdrv_open2 -> qcow_open -> raw_open", trace="own.trace")', number=5)
+    assert "in your trace, too, 2 functions stand between" in str(verdicts(check_file(path))["5.4"])
+
+
+def test_what_was_right_in_the_terminal_is_remembered(here, capsys):
+    Progress.open().create()
+    assert main(["exercise", "answer", "8.3", "3"]) == 0
+    path = written(here, 'check("8.4", "b")')
+    assert main(["exercise", "check", path.name]) == 1
+    out = capsys.readouterr().out
+    assert "1 of 9 questions of exercise 8 are right. 1 more was right before." in out
 
 
 def test_edited_checks_do_not_count(here):
