@@ -2,7 +2,11 @@
 
 import json
 import os
+import shutil
 import string
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -436,3 +440,32 @@ def test_a_wrong_way_is_explained_by_ones_own_trace(here, capsys):
     assert "2 functions stand between qcow_open and raw_open" in remark
     assert "cannot be judged" in str(check("5.4", "bdrv_open2 -> raw_open", trace="missing.trace"))
     assert "your trace" not in str(check("5.2", "main -> drive_init", trace="own.trace"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("sed"), reason="apt-get install sed")
+def test_the_end_of_the_readmes_tour_is_what_happens(here):
+    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    shown = readme[readme.index("    $ mkdir course && cd course") :].partition("\n\n")[0]
+    lines = [line[4:] for line in shown.splitlines()]
+    at = [number for number, line in enumerate(lines) if line.startswith("$ ")]
+    (here / "studykvm").write_text(f'#!/bin/sh\nexec {sys.executable} -m studykvm "$@"\n')
+    (here / "studykvm").chmod(0o755)
+    path = f"{here}{os.pathsep}{os.environ['PATH']}"
+    root = {"PYTHONPATH": str(Path(__file__).parents[2]), "PATH": path}
+    folder = here
+    for begin, end in zip(at, [*at[1:], len(lines)], strict=True):
+        command = lines[begin][2:]
+        done = subprocess.run(
+            command,
+            shell=True,
+            cwd=folder,
+            env=os.environ | root,
+            capture_output=True,
+            text=True,
+            timeout=250,
+        )
+        said = done.stdout
+        for expected in [line for line in lines[begin + 1 : end] if line != "..."]:
+            assert expected in said.splitlines(), (command, said, done.stderr)
+        folder = here / "course"
