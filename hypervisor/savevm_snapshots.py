@@ -11,8 +11,8 @@ snapshots, qcow2, can hold one; of others the user hears after the whole memory 
 from __future__ import annotations
 
 import errno
-import time
 
+from hypervisor import icount
 from hypervisor.aio import qemu_aio_flush
 from hypervisor.block import (
     bdrv_get_device_name,
@@ -28,6 +28,7 @@ from hypervisor.block_int import BlockDriverState, QEMUSnapshotInfo
 from hypervisor.cutils import pstrcpy
 from hypervisor.monitor import Arguments, Monitor, monitor_printf
 from hypervisor.program import on_reset
+from hypervisor.quirks import note
 from hypervisor.savevm import qemu_loadvm_state, qemu_savevm_state
 from hypervisor.savevm_file import qemu_fclose, qemu_fopen_bdrv, qemu_ftell
 from hypervisor.vl_drive import drives
@@ -114,7 +115,7 @@ def _save(mon: Monitor, bs: BlockDriverState, name: str | None) -> None:
         sn.name = pstrcpy(256, old_sn.name if old_sn is not None else name)
         if old_sn is not None:
             sn.id_str = pstrcpy(128, old_sn.id_str)
-    sn.date_sec, rest = divmod(time.time_ns(), 1_000_000_000)
+    sn.date_sec, rest = divmod(icount.time_ns(), 1_000_000_000)
     sn.date_nsec = rest // 1000 * 1000
     sn.vm_clock_nsec = qemu_get_clock(vm_clock)
     if name is not None and del_existing_snapshots(mon, name) < 0:
@@ -157,6 +158,11 @@ def load_vmstate(mon: Monitor | None, name: str) -> int:
             if ret < 0:
                 _complain_of_goto(mon, bs, bs1, name, ret)
                 if bs1 is bs:
+                    # quirk: no error, so that -loadvm boots instead
+                    note(
+                        "loadvm-goes-on",
+                        f"snapshot '{name}' was not loaded, the machine just goes on (savevm.c)",
+                    )
                     return 0
     ret, sn = bdrv_snapshot_find(bs, name)
     if sn is not None and sn.vm_state_size == 0:

@@ -98,7 +98,8 @@ def _open(filename: str, fmt: str | None, read_only: bool) -> "BlockDriverState"
     bs.read_only = int(read_only)
     ret = bdrv_open2(bs, filename, BDRV_O_CACHE_WB | (0 if read_only else BDRV_O_RDWR), drv)
     if ret < 0:
-        raise StudyError(why_not_open(filename, ret, fmt))
+        why = why_not_open(filename, ret, fmt)
+        raise StudyError(why if filename in why else f"{filename}: {why}")
     if bs.encrypted:
         raise StudyError(f"{filename} is encrypted: convert it first")
     return bs

@@ -565,7 +565,8 @@ def test_sockets_are_private_and_local(tmp_path, serve, disk):
 @pytest.mark.parametrize(
     ("options", "word"),
     [
-        (["missing.img"], "No such file"),
+        (["missing.img"], "Could not open 'missing.img': No such file or directory"),
+        (["."], ".: Is a directory"),
         (["-f", "zip", "disk.img"], "no format 'zip'"),
         (["-f", "qcow2", "disk.img"], "not in qcow2 format"),
         (["--port", "70000", "disk.img"], "no port 70000"),
@@ -573,7 +574,7 @@ def test_sockets_are_private_and_local(tmp_path, serve, disk):
         (["--socket", "disk.img", "disk.img"], "cannot listen on disk.img"),
         (["--socket", "x", "--port", "1", "disk.img"], "exclude each other"),
     ],
-    ids=["missing", "format", "other-format", "port", "folder", "file", "both"],
+    ids=["missing", "no-image", "format", "other-format", "port", "folder", "file", "both"],
 )
 def test_wrong_use_is_told(disk, options, word):
     command = [sys.executable, "-m", "studykvm", "nbd", *options]

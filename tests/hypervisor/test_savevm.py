@@ -289,6 +289,11 @@ def test_a_disk_that_was_taken_out_cannot_hold_a_snapshot(machine, overlay):
     side.stop()
 
 
+def test_a_machine_that_boots_instead_of_loading_says_so_when_it_ends(machine, overlay):
+    told = Side(machine, overlay, "side", "-loadvm", "gone").stop()
+    assert "snapshot 'gone' was not loaded, the machine just goes on" in told
+
+
 def test_an_unknown_snapshot(machine, overlay):
     side = Side(machine, overlay, "side")
     assert "Could not find snapshot 'x' on device 'ide0-hd0'" in side.ask("loadvm x")
