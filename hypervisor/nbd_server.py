@@ -171,6 +171,8 @@ def listen_unix(path: str) -> socket.socket:
         private_bind(listener, path)
     except OSError as error:
         listener.close()
-        raise HypervisorError(f"cannot listen on {path}: {error.strerror or error}; choose another") from error
+        raise HypervisorError(
+            f"cannot listen on {path}: {error.strerror or error}; choose another"
+        ) from error
     listener.listen()
     return listener
