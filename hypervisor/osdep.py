@@ -49,6 +49,21 @@ def qemu_set_cloexec(fd: int) -> None:
 
 
 @traced
+def qemu_create_pidfile(filename: str) -> int:
+    """Write the number of this process to a file that stays locked as long as it runs.
+
+    Raises
+    ------
+    OSError
+        Where C returns -1 and sets errno.
+    """
+    fd = qemu_open(filename, os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.write(fd, f"{os.getpid()}\n".encode())
+    return 0
+
+
+@traced
 def qemu_open(name: str, flags: int, mode: int = 0) -> int:
     """Open a file with FD_CLOEXEC set.
 

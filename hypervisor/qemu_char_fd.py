@@ -8,6 +8,7 @@ dropped.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import Any
@@ -230,6 +231,7 @@ def term_init(opts: QemuOpts) -> None:
     _old_blocking = os.get_blocking(0)
     os.set_blocking(0, False)
     if not os.isatty(0):
+        state.last_errno = errno.ENOTTY
         return
     import termios
 

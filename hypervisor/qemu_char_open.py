@@ -34,6 +34,7 @@ from hypervisor.qemu_option import (
     qemu_opts_do_parse,
     qemu_opts_id,
 )
+from hypervisor.vl_state import state
 from tracer import traced
 
 C_FILE = "qemu-char.c"
@@ -157,6 +158,7 @@ def qemu_chr_open_opts(
     try:
         chr = _OPEN[backend](opts)
     except OSError as error:
+        state.last_errno = error.errno or 0
         print(f"{error.filename or qemu_opts_id(opts)}: {error.strerror}", file=sys.stderr)
         chr = None
     if chr is None:

@@ -91,7 +91,7 @@ qemu_chardev_opts = _group(
 qemu_device_opts = _group("device")
 qemu_netdev_opts = _group("netdev")
 qemu_net_opts = _group("net")
-qemu_rtc_opts = _group("rtc", base=_STRING, clock=_STRING, driftfix=_STRING)
+qemu_rtc_opts = _group("rtc", base=_STRING, clock=_STRING)
 qemu_global_opts = _group("global", driver=_STRING, property=_STRING, value=_STRING)
 qemu_mon_opts = _group("mon", mode=_STRING, chardev=_STRING, default=_BOOL)
 

@@ -21,6 +21,7 @@ from hypervisor.migration import qemu_start_incoming_migration
 from hypervisor.module import MODULE_INIT_DEVICE, MODULE_INIT_MACHINE, module_call_init
 from hypervisor.monitor import qemu_errors_to_file
 from hypervisor.net import net_check_clients, net_init_clients
+from hypervisor.osdep import qemu_create_pidfile
 from hypervisor.qemu_config import (
     qemu_add_globals,
     qemu_chardev_opts,
@@ -124,6 +125,14 @@ def _choose_accelerator() -> None:
         raise SystemExit(1)
 
 
+def _write_pid(file: str) -> None:
+    try:
+        qemu_create_pidfile(file)
+    except OSError as error:
+        print(f"Could not acquire pid file: {error.strerror}", file=sys.stderr)
+        raise SystemExit(1) from error
+
+
 @traced
 def main(argv: list[str]) -> int:
     """Run the emulator.
@@ -162,6 +171,8 @@ def main(argv: list[str]) -> int:
         return 1
     if foreach_device_config(DEV_BT, bt_parse):
         return 1
+    if line.pid_file is not None:
+        _write_pid(line.pid_file)
     # Real mode reaches 64 KiB beyond the first megabyte.
     state.ram_size = max(state.ram_size or DEFAULT_RAM_SIZE << 20, _MIN_RAM)
     bdrv_init_with_whitelist()
@@ -179,7 +190,7 @@ def main(argv: list[str]) -> int:
     if machine.compat_props:
         qdev_prop_register_global_list(machine.compat_props)
     qemu_add_globals()
-    machine.init(state.ram_size, line.boot_devices, None, "", None, None)
+    machine.init(state.ram_size, line.boot_devices, None, "", None, line.cpu_model)
     sighandler_setup()
     state.current_machine = machine
     if qemu_opts_foreach(qemu_device_opts, device_init_func, None, 1) != 0:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from hypervisor import icount, kvm_all
+from hypervisor import icount, kvm_all, quirks
 from hypervisor import vl_drive as drive
 from hypervisor import vl_options as options
 from hypervisor.cutils import pstrcpy
@@ -24,16 +24,20 @@ from hypervisor.qemu_config import (
     qemu_global_option,
     qemu_mon_opts,
     qemu_net_opts,
+    qemu_rtc_opts,
     qemu_set_option,
 )
 from hypervisor.qemu_option import QemuOpts, qemu_opt_set, qemu_opts_parse
 from hypervisor.qemu_option_parameter import check_params, get_param_value, strtoll
 from hypervisor.vl_devices import DEV_PARALLEL, DEV_SERIAL, add_device_config, monitor_parse
-from hypervisor.vl_machine import QEMUMachine, find_machine, print_machines
+from hypervisor.vl_loop import qemu_register_reset
+from hypervisor.vl_machine import QEMUMachine, find_machine, print_machines, restore_boot_devices
+from hypervisor.vl_rtc import configure_rtc, configure_rtc_date_offset
 from hypervisor.vl_state import DT_NOGRAPHIC, state
 
 _MAX_ICOUNT_SHIFT = 10
-_IGNORED = frozenset(("no-kvm-pit-reinjection", "L", "no-acpi", "no-hpet", "win2k-hack"))
+_MOST_CPUS = 255
+_IGNORED = frozenset(("no-kvm-pit-reinjection", "L", "win2k-hack"))
 _DEFAULTS = ("serial", "parallel", "monitor", "floppy", "cdrom", "sdcard", "vga")
 
 
@@ -49,6 +53,8 @@ class CommandLine:
         self.loadvm: str | None = None
         self.incoming: str | None = None
         self.boot_devices = "cad"
+        self.cpu_model: str | None = None
+        self.pid_file: str | None = None
         self.default = dict.fromkeys(_DEFAULTS, 1)
 
     def read(self, argv: list[str]) -> None:
@@ -112,11 +118,17 @@ def _boot(line: CommandLine, value: str) -> None:
     ret, bad = check_params(33, ["order", "once", "menu"], value)
     if ret < 0:
         line.refuse(f"qemu: unknown boot parameter '{bad}' in '{value}'")
-    for name in ("order", "once"):
-        length, order = get_param_value(33, name, value)
-        if length:
-            options.parse_bootdevices(order)
-            line.boot_devices = order
+    length, order = get_param_value(33, "order", value)
+    if length:
+        options.parse_bootdevices(order)
+        line.boot_devices = order
+    length, once = get_param_value(33, "once", value)
+    if length:
+        options.parse_bootdevices(once)
+        standard, line.boot_devices = line.boot_devices, once
+        # quirk: the first reset is that before the machine starts, so that once= never comes to anything.
+        quirks.note("boot-once", "-boot once= is taken back before the machine starts (vl.c)")
+        qemu_register_reset(restore_boot_devices, standard)
     length, menu = get_param_value(33, "menu", value)
     if length and menu not in ("on", "off"):
         line.refuse(f"qemu: invalid option value '{menu}'")
@@ -199,10 +211,43 @@ def _echr(line: CommandLine, value: str) -> None:
 
 
 def _smp(line: CommandLine, value: str) -> None:
-    if strtoll(value)[0] < 1:
+    smp_cpus, max_cpus = options.smp_parse(value)
+    if smp_cpus < 1:
         line.refuse("Invalid number of CPUs")
-    if strtoll(value)[0] > 1:
+    if max_cpus < smp_cpus:
+        line.refuse("maxcpus must be equal to or greater than smp")
+    if max_cpus > _MOST_CPUS:
+        line.refuse("Unsupported number of maxcpus")
+    if smp_cpus > 1:
         raise HypervisorError(f"the model has one processor: leave -smp {value} out")
+
+
+def _startdate(line: CommandLine, value: str) -> None:
+    configure_rtc_date_offset(value, 1)
+
+
+def _rtc(line: CommandLine, value: str) -> None:
+    opts = qemu_opts_parse(qemu_rtc_opts, value, None)
+    if opts is None:
+        line.refuse(f"parse error: {value}")
+    configure_rtc(opts)
+
+
+def _vga(line: CommandLine, value: str) -> None:
+    options.select_vgahw(value)
+    line.default["vga"] = 0
+
+
+def _cpu(line: CommandLine, value: str) -> None:
+    if value.startswith("?"):
+        for name in options.CPU_MODELS:
+            print(f"x86 {name:>16}")
+        raise SystemExit(0)
+    line.cpu_model = value
+
+
+def _pidfile(line: CommandLine, value: str) -> None:
+    line.pid_file = value
 
 
 def _readconfig(line: CommandLine, value: str) -> None:
@@ -242,6 +287,7 @@ def _icount(line: CommandLine, value: str) -> None:
 
 def _nodefaults(line: CommandLine, value: str) -> None:
     line.default = dict.fromkeys(_DEFAULTS, 0)
+    state.vga_enabled = 0
 
 
 def _snapshot(line: CommandLine, value: str) -> None:
@@ -316,6 +362,14 @@ _OBEY: dict[str, Callable[[CommandLine, str], None]] = {
     "qmp": _qmp,
     "mon": _mon,
     "S": _set(autostart=0),
+    "startdate": _startdate,
+    "rtc": _rtc,
+    "localtime": _set(rtc_utc=0),
+    "vga": _vga,
+    "cpu": _cpu,
+    "pidfile": _pidfile,
+    "no-hpet": _set(no_hpet=1),
+    "no-acpi": _set(acpi_enabled=0),
     "no-reboot": _set(no_reboot=1),
     "no-shutdown": _set(no_shutdown=1),
     "echr": _echr,

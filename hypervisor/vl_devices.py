@@ -85,7 +85,7 @@ def _open(kind: str, ports: list[CharDriverState | None], devname: str) -> int:
         raise SystemExit(1)
     ports[index] = qemu_chr_open(f"{kind}{index}", devname, None)
     if ports[index] is None:
-        cause = os.strerror(errno.EINVAL)
+        cause = os.strerror(state.last_errno or errno.EINVAL)
         print(f"qemu: could not open {kind} device '{devname}': {cause}", file=sys.stderr)
         return -1
     _index[kind] += 1

@@ -409,13 +409,20 @@ def _give_hints(dinfo: DriveInfo, media: str, chs: tuple[int, int, int], transla
                 qemu_opt_set(opts, "addr", dinfo.devaddr)
 
 
+_WITHOUT_SYSTEM = frozenset((errno.EPERM, errno.EINVAL, errno.ENOTSUP))
+"""What formats return by themselves when they refuse an image."""
+
+
 def _last_errno(file: str, code: int) -> int:
     """What C's errno holds after a failed open: the last system call's, whatever bdrv_open2 returned."""
     try:
         os.close(os.open(file, os.O_RDONLY))
     except OSError as error:
         return error.errno or code
-    return errno.EISDIR if os.path.isdir(file) else code
+    if os.path.isdir(file):
+        return errno.EISDIR
+    # quirk: the message then tells what went wrong long before.
+    return state.last_errno if code in _WITHOUT_SYSTEM and state.last_errno else code
 
 
 def _open(dinfo: DriveInfo, file: str, *, cache: int, snapshot: int, aio: int, ro: int, drv: Any) -> None:

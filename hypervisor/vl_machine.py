@@ -65,6 +65,15 @@ def qemu_boot_set(boot_devices: str) -> int:
 
 
 @traced
+def restore_boot_devices(opaque: str) -> None:
+    """At a reset, return to the order of before -boot once=."""
+    from hypervisor.vl_loop import qemu_unregister_reset
+
+    qemu_boot_set(opaque)
+    qemu_unregister_reset(restore_boot_devices, opaque)
+
+
+@traced
 def qemu_register_machine(m: QEMUMachine) -> int:
     """Append a machine to the list."""
     m.next = None

@@ -2,8 +2,8 @@
 
 - `qemu_options`: every option of qemu-kvm 0.12.4 for x86; those that the model lacks are known by name.
 - `find_option(name)`, `version()`, `help(exitcode)`.
-- `parse_bootdevices(devices)`, `qemu_uuid_parse(str)`, `parse_ram_size(text)`: values with a syntax of their
-  own.
+- `parse_bootdevices(devices)`, `qemu_uuid_parse(str)`, `parse_ram_size(text)`, `smp_parse(optarg)`,
+  `select_vgahw(p)`: values with a syntax of their own.
 """
 
 from __future__ import annotations
@@ -12,11 +12,19 @@ import re
 import sys
 from typing import NamedTuple
 
+from hypervisor.errors import HypervisorError
+from hypervisor.qemu_option_parameter import get_param_value, strtoll
 from hypervisor.version import QEMU_PKGVERSION, QEMU_VERSION
-from hypervisor.vl_state import DEFAULT_RAM_SIZE
+from hypervisor.vl_state import DEFAULT_RAM_SIZE, state
 from tracer import traced
 
 C_FILE = "vl.c"
+
+
+CPU_MODELS = (
+    "qemu64", "phenom", "core2duo", "kvm64", "qemu32", "coreduo", "486", "pentium", "pentium2", "pentium3",
+    "athlon", "n270",
+)  # fmt: skip
 
 
 class QEMUOption(NamedTuple):
@@ -54,6 +62,12 @@ boot|[order=drives][,once=drives][,menu=on|off]|'drives': floppy (a), hard disk 
 snapshot||write to temporary files instead of disk image files
 m|megs|set virtual RAM size to megs MB [default=128]
 name|string|set the name of the guest
+startdate|date|the guest's clock starts at 'date', as 2006-06-17T16:01:21, or now
+rtc|[base=utc|localtime|date][,clock=host|vm]|what the guest's clock starts with, and what moves it
+localtime||the guest's clock starts with local time
+cpu|model|the processor: qemu64, which the model always has
+vga|[cirrus|std|none]|the screen: a plain VGA, or none
+pidfile|file|write the number of the process to 'file'
 uuid|%08x-%04x-%04x-%04x-%012x|specify machine UUID
 bios|file|a BIOS instead of the built-in one: a file, or 'seabios' for Debian's package of that name
 device|driver[,option[=value]][,...]|add a device; -device ? lists all kinds, most of which have names only
@@ -83,20 +97,20 @@ no-kvm-irqchip||disable KVM kernel mode PIC/IOAPIC/LAPIC, which the model never 
 no-kvm-pit||disable KVM kernel mode PIT, which the model never uses
 no-kvm-pit-reinjection||disable KVM kernel mode PIT interrupt reinjection
 L|path|set the directory for the BIOS, VGA BIOS and keymaps: the model's BIOS is built in
-no-acpi||disable ACPI: the model has none
-no-hpet||disable HPET: the model has none
+no-acpi||leave out the power management
+no-hpet||disable HPET, which the model only saves
 win2k-hack||use it when installing Windows 2000: nothing in the model
 icount|[N|auto]|time by counting instructions, 2^N ns each (auto: 2^3): a run repeats exactly
 smp|n|set the number of CPUs: the model has one
 """
 _LACKING_WITH = """
-cpu numa k soundhw usbdevice vga vnc balloon acpitable smbios tftp bootp redir smb netdev bt
-kernel append initrd pidfile gdb d option-rom clock startdate rtc watchdog
+numa k soundhw usbdevice vnc balloon acpitable smbios tftp bootp redir smb netdev bt
+kernel append initrd gdb d option-rom clock watchdog
 watchdog-action virtioconsole tb-size chroot runas pcidevice nvram kvm-shadow-memory mem-path
 """
 _LACKING_WITHOUT = """
 audio-help usb curses no-frame alt-grab ctrl-grab no-quit sdl portrait full-screen rtc-td-hack singlestep s
-daemonize localtime show-cursor enable-nesting tdf mem-prealloc
+daemonize show-cursor enable-nesting tdf mem-prealloc
 """
 
 
@@ -202,6 +216,47 @@ def parse_ram_size(text: str) -> int:
         raise SystemExit(1)
     size = int(match[1] or "0") << (30 if match[2] in ("G", "g") else 20)
     return size or DEFAULT_RAM_SIZE << 20
+
+
+@traced
+def smp_parse(optarg: str) -> tuple[int, int]:
+    """Read -smp's value; how many processors there are and how many there may be."""
+    smp, rest = strtoll(optarg)
+    if rest != optarg:
+        rest = rest.removeprefix(",")
+    sockets, cores, threads, most = (
+        _number_in(rest, name) for name in ("sockets", "cores", "threads", "maxcpus")
+    )
+    smp = smp or max(sockets, 1) * max(cores, 1) * max(threads, 1)
+    return smp, most or smp
+
+
+def _number_in(text: str, name: str) -> int:
+    length, value = get_param_value(128, name, text)
+    return strtoll(value)[0] if length else 0
+
+
+@traced
+def select_vgahw(p: str) -> None:
+    """Choose the screen; leaves the program after a message."""
+    kind, _, retrace = p.partition(",")
+    if kind not in ("std", "cirrus", "vmware", "xenfb", "none") or retrace not in (
+        "", "retrace=dumb", "retrace=precise"
+    ):  # fmt: skip
+        print(f"Unknown vga type: {p}", file=sys.stderr)
+        raise SystemExit(1)
+    if kind in ("vmware", "xenfb"):
+        raise HypervisorError(f"the model's screen is a plain VGA: -vga {kind} is none of it")
+    state.vga_enabled = int(kind != "none")
+
+
+def check_cpu_model(name: str) -> None:
+    """See whether there is such a processor; leaves the program after a message."""
+    if name.partition(",")[0] not in CPU_MODELS:
+        print("Unable to find x86 CPU definition", file=sys.stderr)
+        raise SystemExit(1)
+    if name != "qemu64":
+        raise HypervisorError(f"the model's processor is qemu64: it cannot be a {name}")
 
 
 def parse_chs(text: str) -> tuple[int, int, int, str]:

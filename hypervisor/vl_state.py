@@ -61,6 +61,7 @@ class VlState:
     last_errno: int = 0
     vga_enabled: int = 1
     no_hpet: int = 0
+    acpi_enabled: int = 1
     singlestep: int = 0
     watchdog_action: str = "reset"
     term_escape_char: int = 0x01

@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 from hypervisor import icount
 from hypervisor.kvm_all import kvm_enabled
 from hypervisor.program import on_exit, on_reset
-from hypervisor.vl_state import state
 from tracer import Struct, symbol, traced
 
 if TYPE_CHECKING:
@@ -108,13 +107,6 @@ def _close_event_pipe() -> None:
 def get_clock_realtime() -> int:
     """Nanoseconds since 1970, in whole microseconds."""
     return icount.time_ns() // 1000 * 1000
-
-
-@traced
-def qemu_get_timedate(offset: int) -> time.struct_time:
-    """The host's date and time in UTC, or local time if the guest's clock shows that, `offset` seconds on."""
-    seconds = icount.time_ns() // 1_000_000_000 + offset
-    return time.gmtime(seconds) if state.rtc_utc else time.localtime(seconds)
 
 
 @traced

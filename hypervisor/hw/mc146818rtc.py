@@ -19,12 +19,11 @@ from hypervisor.module import device_init
 from hypervisor.savevm import vmstate_register
 from hypervisor.trace_io import traced_io
 from hypervisor.vl_loop import qemu_register_reset
+from hypervisor.vl_rtc import qemu_get_timedate, rtc_clock
 from hypervisor.vl_timers import (
     QEMUTimer,
-    host_clock,
     qemu_del_timer,
     qemu_get_clock,
-    qemu_get_timedate,
     qemu_mod_timer,
     qemu_new_timer,
 )
@@ -112,7 +111,7 @@ def _write_register_b(s: RTCState, data: int) -> None:
     elif s.cmos_data[RTC_REG_B] & REG_B_SET:
         rtc_set_time(s)
     s.cmos_data[RTC_REG_B] = data
-    rtc_timer_update(s, qemu_get_clock(host_clock))
+    rtc_timer_update(s, qemu_get_clock(rtc_clock()))
 
 
 @traced_io
@@ -127,7 +126,7 @@ def cmos_ioport_write(opaque: RTCState, addr: int, data: int) -> None:
             rtc_set_time(s)
     elif index == RTC_REG_A:
         s.cmos_data[index] = data & ~REG_A_UIP | s.cmos_data[index] & REG_A_UIP
-        rtc_timer_update(s, qemu_get_clock(host_clock))
+        rtc_timer_update(s, qemu_get_clock(rtc_clock()))
     elif index == RTC_REG_B:
         _write_register_b(s, data)
     elif index not in (RTC_REG_C, RTC_REG_D):
@@ -298,10 +297,10 @@ def rtc_initfn(dev: RTCState) -> int:
     s.irq = isa_init_irq(dev, 8)
     s.cmos_data[RTC_REG_A : RTC_REG_D + 1] = bytes((0x26, REG_B_24H, 0x00, 0x80))
     rtc_set_date_from_host(s)
-    s.periodic_timer = qemu_new_timer(host_clock, rtc_periodic_timer, s)
-    s.second_timer = qemu_new_timer(host_clock, rtc_update_second, s)
-    s.second_timer2 = qemu_new_timer(host_clock, rtc_update_second2, s)
-    s.next_second_time = qemu_get_clock(host_clock) + _SECOND * 99 // 100
+    s.periodic_timer = qemu_new_timer(rtc_clock(), rtc_periodic_timer, s)
+    s.second_timer = qemu_new_timer(rtc_clock(), rtc_update_second, s)
+    s.second_timer2 = qemu_new_timer(rtc_clock(), rtc_update_second2, s)
+    s.next_second_time = qemu_get_clock(rtc_clock()) + _SECOND * 99 // 100
     qemu_mod_timer(s.second_timer2, s.next_second_time)
     vmstate_register(0x70, vmstate_rtc, s)
     register_ioport_write(0x70, 2, 1, cmos_ioport_write, s)

@@ -61,6 +61,7 @@ from hypervisor.vl_drive import (
 )
 from hypervisor.vl_loop import qemu_init_vcpu, qemu_register_reset, qemu_system_shutdown_request
 from hypervisor.vl_machine import QEMUMachine, qemu_register_boot_set, qemu_register_machine
+from hypervisor.vl_options import check_cpu_model
 from hypervisor.vl_state import DT_NOGRAPHIC, state
 from tracer import Struct, symbol, traced
 
@@ -337,6 +338,7 @@ def pc_new_cpu(cpu_model: str) -> CPUState:
     env._accel = make_accel("kvm" if kvm_enabled() else "unicorn")
     state.first_cpu = env
     register_cpu(env)
+    check_cpu_model(cpu_model)
     register_absent(0, vmstate_apic)
     qemu_register_reset(cpu.cpu_reset, env)
     qemu_init_vcpu(env)
@@ -394,17 +396,20 @@ def pc_init1(
     pci_bus, _, piix3_devfn = i440fx_init(isa_irq)
     isa_bus_irqs(isa_irq)
     ferr_irq = isa_reserve_irq(13)
-    absent.register_absent(-1, absent.vmstate_pci_cirrus_vga)
+    if state.vga_enabled:
+        absent.register_absent(-1, absent.vmstate_pci_cirrus_vga)
     register_ioport_write(0x80, 1, 1, ioport80_write, None)
     register_ioport_write(0xF0, 1, 1, ioportF0_write, None)
-    isa_vga_init()
+    if state.vga_enabled:
+        isa_vga_init()
     rtc_state = rtc_init(2000)
     qemu_register_boot_set(pc_boot_set, rtc_state)
     absent.register_absent(0, absent.vmstate_ioapic)
     register_ioport_read(0x92, 1, 1, ioport92_read, None)
     register_ioport_write(0x92, 1, 1, ioport92_write, None)
     pcspk_init(pit_init(0x40, isa_reserve_irq(0)))
-    absent.register_absent(-1, absent.vmstate_hpet)
+    if not state.no_hpet:
+        absent.register_absent(-1, absent.vmstate_hpet)
     for index, chr in enumerate(state.serial_hds):
         if chr is not None:
             serial_isa_init(index, chr)
@@ -418,7 +423,8 @@ def pc_init1(
     absent.register_absent(1, absent.vmstate_dma)
     floppy_controller = fdctrl_init_isa([drive_get(IF_FLOPPY, 0, i) for i in range(MAX_FD)])
     cmos_init(ram_size, 0, boot_device, hd)
-    _power_management(pci_bus, piix3_devfn + 3, cpu_model or "qemu64")
+    if state.acpi_enabled:
+        _power_management(pci_bus, piix3_devfn + 3, cpu_model or "qemu64")
     if drive_get_max_bus(IF_SCSI) >= 0:
         raise HypervisorError("the model has no SCSI controller: use if=ide or if=floppy")
 

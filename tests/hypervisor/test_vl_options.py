@@ -1,6 +1,7 @@
 """The emulator's command line: what it refuses, in QEMU's words, and what it stores for later."""
 
 import io
+import os
 import re
 import subprocess
 import sys
@@ -11,8 +12,11 @@ from graphs import recordings
 from hypervisor import vl_options
 from hypervisor.boot import run_boot
 from hypervisor.errors import HypervisorError
+from hypervisor.hw import pc
 from studykvm import guests
 from tests.hypervisor import guest_code as asm
+
+DATES = "Invalid date format. Valid formats are:\n'2006-06-17T16:01:21' or '2006-06-17'\n"
 
 
 @pytest.fixture
@@ -66,6 +70,18 @@ def refused(capsys, *argv):
         (["-monitor", "bogus"], "parse error: bogus\n"),
         (["-set", "nothing"], 'can\'t parse: "nothing"\n'),
         (["-name", "a,b"], "Unknown subargument b to -name\n"),
+        (
+            ["-rtc", "base=utc,driftfix=none"],
+            'option "driftfix" is not valid for rtc\nparse error: base=utc,driftfix=none\n',
+        ),
+        (["-rtc", "base=soon"], DATES),
+        (["-rtc", "clock=wall"], "qemu: invalid option value 'wall'\n"),
+        (["-startdate", "2006-06"], DATES),
+        (["-vga", "foo"], "Unknown vga type: foo\n"),
+        (["-cpu", "foo"], "Unable to find x86 CPU definition\n"),
+        (["-smp", "2,maxcpus=1"], "maxcpus must be equal to or greater than smp\n"),
+        (["-smp", "1,maxcpus=256"], "Unsupported number of maxcpus\n"),
+        (["-pidfile", "gone/pid"], "Could not acquire pid file: No such file or directory\n"),
         (["-readconfig", "gone.cfg"], "open gone.cfg: No such file or directory\n"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -207,3 +223,29 @@ def test_output_can_be_captured_within_the_process(here, monkeypatch):
     monkeypatch.setattr(sys, "stdout", screen)
     run_boot(["-hda", "base.img", "-net", "none", "-nographic", "-serial", "stdio", "-monitor", "null"], 10)
     assert "Switching off." in screen.getvalue()
+
+
+def test_the_guests_clock_starts_as_told_without_a_screen(here):
+    options = [
+        "-startdate",
+        "2006-06-17T16:01:21",
+        "-vga",
+        "none",
+        "-no-hpet",
+        "-pidfile",
+        "pid",
+        "-net",
+        "none",
+    ]
+    assert run_boot(["-hda", "base.img", *options], 10).reason == "guest"
+    assert (here / "pid").read_text() == f"{os.getpid()}\n"
+    assert pc.rtc_state is not None
+    now = pc.rtc_state.current_tm
+    assert (now.tm_year, now.tm_mon, now.tm_mday, now.tm_hour) == (106, 5, 17, 16)
+
+
+def test_once_is_taken_back_by_the_reset_before_the_start(here):
+    result = run_boot(["-hda", "base.img", "-boot", "once=d,order=c", "-net", "none"], 10)
+    assert result.reason == "guest"
+    assert "boot-once" in result.notes
+    assert pc.rtc_state is not None and pc.rtc_state.cmos_data[0x3D] == 2
