@@ -11,7 +11,8 @@ as the clock says. Parts of them are comparable: what the guest's first read doe
 
 Up to its third `main_loop_wait` (the 760,000th entry where everything was kept) a recording of the
 emulator has every function, behind it those of some files, and of these not those called most. There, calls
-of the model to functions that no recording has behind that point are left out, and counted.
+of the model to functions that no recording has behind that point are left out, and counted. What the guest
+does there, or somebody types, seems to be inside whatever the line above shows: a call ends where it begins.
 """
 
 import re
@@ -23,7 +24,7 @@ from graphs import recordings
 from graphs.calls import CallTable, Name
 from graphs.compare import Comparison, compare
 from graphs.compare.projection import project
-from graphs.compare.scope import part_rows, part_scope, reaches, stream_rows
+from graphs.compare.scope import outside, part_rows, part_scope, reaches, stream_rows
 from graphs.compare.stream import compare_stream
 from graphs.errors import GraphsError
 from graphs.recordings import Recording
@@ -165,18 +166,20 @@ def _fitting(table: CallTable, selector: Selector) -> Iterator[list[int]]:
     inner = {number for number, name in enumerate(table.names) if name[1] == selector.inner}
     if not roots or (selector.inner and not inner):
         return
+    acts, within = outside()
+    begins = {number for number, name in enumerate(table.names) if name in acts}
     for at, function in enumerate(table.function):
         if function in roots:
-            rows = _inside(table, at)
+            rows = _inside(table, at, () if table.names[function] in within else begins)
             if not selector.inner or any(table.function[row] in inner for row in rows):
                 yield rows
 
 
-def _inside(table: CallTable, root: int) -> list[int]:
+def _inside(table: CallTable, root: int, ends: Collection[int]) -> list[int]:
     thread, depth, rows = table.thread[root], table.depth[root], [root]
     for at in range(root + 1, len(table)):
         if table.thread[at] == thread:
-            if table.depth[at] <= depth:
+            if table.depth[at] <= depth or table.function[at] in ends:
                 break
             rows.append(at)
     return rows

@@ -133,6 +133,12 @@ def reaches() -> dict[Name, frozenset[str]]:
     return {_name(row["name"]): frozenset(row.get("reaches", ())) for row in _data()["handler"]}
 
 
+def outside() -> tuple[frozenset[Name], frozenset[Name]]:
+    """Return functions that are called by ways which recordings leave out, and what they may be inside."""
+    row = _data()["outside"]
+    return frozenset(map(_name, row["acts"])), frozenset(map(_name, row["within"]))
+
+
 def lacking() -> dict[tuple[Name, Name], str]:
     """Return the calls, as (caller, called), that are left out with all inside, each with the reason."""
     return {(_name(row["caller"]), _name(row["calls"])): row["reason"] for row in _data()["lacks"]}
