@@ -10,6 +10,7 @@ from html import escape
 Attributes = Mapping[str, "str | int | float"]
 
 _NONE: Attributes = {}
+TURNED = "turned"
 
 
 class Markup(str):
@@ -81,8 +82,15 @@ class Dot:
         row = f"{quote(name)}{_list(attributes)};"
         (self._nodes if cluster is None else self._clusters[cluster][1]).append(row)
 
-    def edge(self, tail: str, head: str, attributes: Attributes = _NONE, ports: str = "") -> None:
-        """Add an edge; `ports` is the part of the tail (a table cell) that it starts from."""
+    def edge(
+        self, tail: str, head: str, attributes: Attributes = _NONE, ports: str = "", turned: bool = False
+    ) -> None:
+        """Add an edge; `ports` is the part of the tail (a table cell) that it starts from.
+
+        One that is `turned` is laid out as if it led from head to tail; `engine.render` knows its class.
+        """
+        if turned:
+            tail, head, attributes = head, tail, {**attributes, "dir": "back", "class": TURNED}
         port = f":{quote(ports)}:e" if ports else ""
         self._edges.append(f"{quote(tail)}{port} -> {quote(head)}{_list(attributes)};")
 

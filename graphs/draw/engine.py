@@ -21,8 +21,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from graphs.draw.dot import TURNED
+
 FONT = "Roboto"
 FORMATS = ("svg", "png", "pdf", "dot")
+# Graphviz names an arrow by its ends as they are laid out: "head->tail" where it was turned round.
+_TURNED = re.compile(rf'(class="edge {TURNED}">\s*<title>)(.*?)&#45;&gt;(.*?)(</title>)')
 
 
 def render(dot: str, format: str, prog: str = "dot") -> bytes:
@@ -43,7 +47,7 @@ def render(dot: str, format: str, prog: str = "dot") -> bytes:
         return _laid(dot, (format,), prog, dpi="144" if format == "png" else "72")[0]
     data, laid = _laid(dot, ("svg", "json"), prog, dpi="72")
     widths = {(x, y, text): width for x, y, text, width in _texts(json.loads(laid))}
-    return _for_any_font(data.decode(), widths).encode()
+    return _TURNED.sub(r"\1\3&#45;&gt;\2\4", _for_any_font(data.decode(), widths)).encode()
 
 
 def layout(dot: str) -> Any:

@@ -19,13 +19,13 @@ The ends of arrows of a kind in `Picture.kept` stay boxes of their own, whatever
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from graphs.draw.dot import Dot, Markup, html
 from graphs.draw.drawing import Drawing
-from graphs.draw.engine import FONT, size
+from graphs.draw.engine import FONT, layout, size
 
 _TWINS = 3
 _HELPER_CALLERS = 3
@@ -33,6 +33,8 @@ _LISTED = 6
 _PAGE = 1.414
 # How far a shape may be from a page's, as a logarithm: good enough at once; good enough for all boxes.
 _PAGE_LIKE, _TOLERABLE = 0.15, 0.3
+# How far beyond the middles of the outermost boxes an arrow may run, in points.
+_MARGIN = 110
 _FEW, _CROWDED = 20, 2.2
 _THROUGH = "calls through functions in small print"
 
@@ -189,6 +191,7 @@ def to_dot(picture: Picture, limit: int = 50) -> str:
     limit = _readable(picture, limit)
     best, least, off, boxes = "", math.inf, math.inf, 0
     directions = ["LR", "TB"]
+    way: tuple[Picture, str, str] = picture, "", ""
     for share in (1, 0.8, 0.6):
         small = condense(picture, int(limit * share))
         if len(small.boxes) == boxes:
@@ -202,13 +205,48 @@ def to_dot(picture: Picture, limit: int = 50) -> str:
                 emptiness = math.log(max(width * height, 1) / (boxes or 1))
                 cost = off_page + emptiness + (1 - share)
                 if cost < least:
-                    best, least, off, chosen = dot, cost, off_page, direction
+                    best, least, off, way = dot, cost, off_page, (small, direction, ranking)
             if off < _PAGE_LIKE:
-                return best
+                break
         if off < _TOLERABLE:
             break
-        directions = [chosen]
-    return best
+        directions = [way[1]]
+    return _drawn_in(best, total, *way)
+
+
+def _drawn_in(dot: str, total: int, picture: Picture, direction: str, ranking: str) -> str:
+    """Have arrows that run back round the outside of everything run a shorter way, where that saves room."""
+    laid = layout(dot)
+    around = _around(laid, direction)
+    if not around:
+        return dot
+    turned = _dot(picture, total, direction, ranking, around)
+    return turned if _area(layout(turned)) < _area(laid) else dot
+
+
+def _around(laid: Any, direction: str) -> set[tuple[str, str]]:
+    """The arrows against the direction that leave the room which the middles of the boxes take up."""
+    places = {
+        part["_gvid"]: tuple(map(float, part["pos"].split(","))) for part in laid["objects"] if "pos" in part
+    }
+    names = {part["_gvid"]: part["name"] for part in laid["objects"]}
+    axis, forward = (0, 1) if direction == "LR" else (1, -1)
+    across = [place[1 - axis] for place in places.values()]
+    low, high = min(across) - _MARGIN, max(across) + _MARGIN
+    out = set()
+    for edge in laid.get("edges", ()):
+        tail, head = edge["tail"], edge["head"]
+        if forward * (places[head][axis] - places[tail][axis]) >= 0:
+            continue
+        points = (pair.lstrip("es,").split(",") for pair in edge["pos"].split(" "))
+        if not all(low < float(point[1 - axis]) < high for point in points):
+            out.add((names[tail], names[head]))
+    return out
+
+
+def _area(laid: Any) -> float:
+    left, low, right, high = map(float, laid["bb"].split(","))
+    return (right - left) * (high - low)
 
 
 def _readable(picture: Picture, limit: int) -> int:
@@ -388,7 +426,9 @@ def _contract(picture: Picture, gone: str) -> Picture:
     return _fold(replace(picture, arrows=arrows, kinds={**picture.kinds, _THROUGH: picture.through}), [gone])
 
 
-def _dot(picture: Picture, total: int, direction: str, ranking: str) -> str:
+def _dot(
+    picture: Picture, total: int, direction: str, ranking: str, turned: Container[tuple[str, str]] = ()
+) -> str:
     colours = _colours(picture)
     heaviest = max((arrow.weight for arrow in picture.arrows.values()), default=1)
     counted = _is_counted(picture)
@@ -431,7 +471,7 @@ def _dot(picture: Picture, total: int, direction: str, ranking: str) -> str:
             look |= {"URL": arrow.url, "target": "_blank"}
         words = "calls" if arrow.kind != _THROUGH else "through others calls"
         told = f"{picture.boxes[tail].name} {words} {picture.boxes[head].name}"
-        dot.edge(tail, head, look | {"tooltip": arrow.tooltip or told})
+        dot.edge(tail, head, look | {"tooltip": arrow.tooltip or told}, turned=(tail, head) in turned)
     return dot.text()
 
 

@@ -191,6 +191,20 @@ def test_a_big_graph_has_about_the_shape_of_a_page():
     assert 0.5 < width / height < 3
 
 
+def test_an_arrow_turned_round_still_says_where_it_leads():
+    dot = Dot({"rankdir": "TB"})
+    dot.edge("caller", "callee", {"tooltip": "caller calls callee"}, turned=True)
+    svg = engine.render(dot.text(), "svg").decode()
+    assert "<title>caller&#45;&gt;callee</title>" in svg
+    placed = {part["name"]: part["pos"] for part in engine.layout(dot.text())["objects"]}
+    height = {name: float(place.split(",")[1]) for name, place in placed.items()}
+    assert height["callee"] > height["caller"]
+    head = ElementTree.fromstring(svg).findall(".//{*}g[@class='edge turned']//{*}polygon")
+    tip = [float(y) for point in head[0].get("points").split() for y in [point.split(",")[1]]]
+    # SVG counts down from the top: the arrow's point touches the callee, which is above.
+    assert len(head) == 1 and max(tip) < -height["callee"] + 40
+
+
 def test_odd_names_are_quoted():
     odd = 'a"b\\n<c>&{d}|\x00\n'
     graph = Picture(
