@@ -15,10 +15,9 @@ A client of today's QMP expects a version in the greeting and negotiates: with t
 
 from __future__ import annotations
 
-import time
 from typing import Any, NamedTuple
 
-from hypervisor import monitor, wording
+from hypervisor import icount, monitor, wording
 from hypervisor.json_streamer import (
     JSONMessageParser,
     json_message_parser_feed,
@@ -87,7 +86,7 @@ def monitor_protocol_emitter(mon: Monitor, data: QObject) -> None:
 @traced
 def timestamp_put(qdict: dict[str, Any]) -> None:
     """Add the time."""
-    seconds, microseconds = divmod(time.time_ns() // 1000, 1_000_000)
+    seconds, microseconds = divmod(icount.time_ns() // 1000, 1_000_000)
     qdict["timestamp"] = {"seconds": seconds, "microseconds": microseconds}
 
 

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from hypervisor import icount
 from hypervisor.block_int import BlockDriver, BlockDriverState
 from hypervisor.cutils import pstrcat, pstrcpy
 from hypervisor.module import MODULE_INIT_BLOCK, module_call_init
@@ -181,9 +183,23 @@ def get_tmp_filename(size: int) -> str:
     OSError
         When no file can be made there; C does not look.
     """
-    fd, filename = tempfile.mkstemp(prefix="vl.", dir=os.environ.get("TMPDIR") or "/tmp")
-    os.close(fd)
+    folder = os.environ.get("TMPDIR") or "/tmp"
+    if icount.enabled():
+        filename = _first_free(folder)
+    else:
+        fd, filename = tempfile.mkstemp(prefix="vl.", dir=folder)
+        os.close(fd)
     _temporary.add(filename)
+    return filename
+
+
+def _first_free(folder: str) -> str:
+    """Make the first file that is not there yet: where instructions are counted, names repeat, too."""
+    for number in itertools.count():
+        filename = os.path.join(folder, f"vl.{number:06}")
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(filename, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+            break
     return filename
 
 

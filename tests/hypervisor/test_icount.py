@@ -1,6 +1,7 @@
 """-icount: two runs of a guest, one trace; times aside, which a trace keeps for itself."""
 
 import os
+import tempfile
 
 import pytest
 
@@ -11,6 +12,7 @@ from tests.hypervisor import guest_code as asm
 from tests.hypervisor.tools import ours
 from tracer import record
 
+MONITOR = ("-nographic", "-serial", "null", "-monitor", "stdio")
 SEABIOS = "/usr/share/seabios/bios-256k.bin"
 # mov ax, 5307h ... is the built-in BIOS's; under SeaBIOS: mov al, c; mov dx, 8900h; out dx, al
 SHUTDOWN = b"".join(bytes((0xB0, letter, 0xBA, 0x00, 0x89, 0xEE)) for letter in b"Shutdown") + b"\xf4\xeb\xfd"
@@ -64,6 +66,27 @@ def test_two_boots_of_the_demo_guest_make_one_trace(folder, shift):
     assert {thread for _, thread in seen} == {0, 1}, "the AIO worker is a thread of its own"
     functions = {row[2] for row in seen["calls", 0]}
     assert {"cpu_get_icount", "bmdma_cmd_writeb", "paio_submit", "ide_write_dma_cb"} <= functions
+
+
+def test_snapshots_repeat_too(folder):
+    """-snapshot's file has the same name each time, which is in the calls' arguments."""
+    seen = assert_same_twice(folder, "-icount", "auto", "-snapshot")
+    made = {row[3]["filename"] for row in seen["calls", 0] if row[2] == "bdrv_create"}
+    assert made and all(name.startswith(f"{tempfile.gettempdir()}/vl.0000") for name in made)
+
+
+def test_a_saved_machine_has_the_date_of_its_own_clock(folder, machine):
+    assert ours("qemu-img", "create", "-f", "qcow2", "disk.img", "1M").status == 0
+    dates = []
+    for _ in range(2):
+        running = machine(
+            "-hda", "disk.img", "-icount", "auto", "-S", "-nographic", "-serial", "null", "-monitor", "stdio"
+        )
+        running.type("savevm one\ninfo snapshots\ndelvm one\nquit\n")
+        assert running.end()[0] == 0
+        dates.append([line.split()[3] for line in running.plain().splitlines() if " one " in line][-1])
+    # 16 May 2010, the day of the release.
+    assert dates == ["2010-05-16", "2010-05-16"]
 
 
 def test_waiting_for_timer_interrupts_repeats_too(folder):
