@@ -28,6 +28,8 @@ from hypervisor.accel.unicorn_native import MachineCode, add_native_hook, addres
 _ADDRESSES = 1 << 32
 _MASK = _ADDRESSES - 1
 _PAGE_BITS = 12
+_MUCH = 1 << 22
+"""Bytes of which to look for code takes longer than to decode all anew."""
 _PROT_DATA, _PROT_CODE = 3, 7
 _CONTROL_TYPE_BITS = 30
 
@@ -109,6 +111,9 @@ class CodePages:
 
     def written(self, address: int, size: int) -> None:
         """Have unicorn forget what it decoded of memory that was written past it."""
+        if size >= _MUCH:
+            self._uc.ctl_flush_tb()
+            return
         if self.paging:
             self._uc.ctl_remove_cache(address, address + size)
             return
