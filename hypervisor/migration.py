@@ -22,6 +22,7 @@ In 0.12.4 nobody tells the source how the destination fared. Two machines of our
 from __future__ import annotations
 
 import errno
+import importlib
 import os
 import re
 import select
@@ -120,6 +121,7 @@ class FdMigrationState(Struct):
         return self.file
 
 
+_PROTOCOLS = ("tcp:", "exec:", "unix:", "fd:")
 _LARGEST = (1 << 63) - 1
 _TOOK_NOTHING = f"the other side took nothing for {SILENCE:.0f} seconds"
 _max_throttle = 32 << 20
@@ -133,25 +135,21 @@ def _reset() -> None:
     _max_throttle, _max_downtime, _current_migration = 32 << 20, 30_000_000, None
 
 
-def _protocols() -> list[tuple[str, Callable[[str], int], Callable[..., FdMigrationState | None]]]:
-    from hypervisor import migration_exec, migration_fd, migration_tcp, migration_unix
-
-    return [
-        ("tcp:", migration_tcp.tcp_start_incoming_migration, migration_tcp.tcp_start_outgoing_migration),
-        ("exec:", migration_exec.exec_start_incoming_migration, migration_exec.exec_start_outgoing_migration),
-        ("unix:", migration_unix.unix_start_incoming_migration, migration_unix.unix_start_outgoing_migration),
-        ("fd:", migration_fd.fd_start_incoming_migration, migration_fd.fd_start_outgoing_migration),
-    ]
+def _start(protocol: str, way: str) -> Callable[..., Any]:
+    """How the incoming or the outgoing migration of a protocol begins; no other protocol is loaded."""
+    name = protocol.rstrip(":")
+    module = importlib.import_module(f"hypervisor.migration_{name}")
+    start: Callable[..., Any] = getattr(module, f"{name}_start_{way}_migration")
+    return start
 
 
 @traced
 def qemu_start_incoming_migration(uri: str) -> None:
     """Wait for a machine; when nothing can be waited for, this one stands all the same."""
-    for protocol, start, _ in _protocols():
+    for protocol in _PROTOCOLS:
         found, rest = strstart(uri, protocol)
         if found:
-            assert rest is not None
-            start(rest)
+            _start(protocol, "incoming")(rest)
             return
     print(f"unknown migration protocol: {uri}", file=sys.stderr)
 
@@ -165,9 +163,10 @@ def do_migrate(mon: Monitor, qdict: Arguments) -> None:
         monitor_printf(mon, "migration already in progress\n")
         return
     s = None
-    for protocol, _, start in _protocols():
+    for protocol in _PROTOCOLS:
         found, rest = strstart(uri, protocol)
         if found:
+            start = _start(protocol, "outgoing")
             s = start(mon, rest, _max_throttle, qdict["detach"], qdict["blk"], qdict["inc"])
             break
     else:
