@@ -103,7 +103,7 @@ def _write(s: QEMUFileBuffered, data: memoryview) -> int:
 @traced
 def buffered_flush(s: QEMUFileBuffered) -> None:
     """Write what was kept, as far as the other side takes it."""
-    if s.has_error:
+    if s.has_error or not s.kept:
         return
     offset = 0
     with memoryview(s.kept) as kept:

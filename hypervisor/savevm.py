@@ -33,6 +33,7 @@ from hypervisor.cutils import pstrcpy
 from hypervisor.program import on_reset
 from hypervisor.savevm_file import (
     QEMUFile,
+    qemu_fflush,
     qemu_file_has_error,
     qemu_file_set_error,
     qemu_get_be32,
@@ -54,6 +55,7 @@ from hypervisor.vl_timers import (
 )
 from hypervisor.vmstate import VMStateDescription, vmstate_load_state, vmstate_save_state
 from tracer import Struct, traced
+from tracer.session import recording
 
 if TYPE_CHECKING:
     from hypervisor.monitor import Monitor
@@ -64,6 +66,7 @@ QEMU_VM_FILE_MAGIC = 0x5145564D
 QEMU_VM_FILE_VERSION_COMPAT = 2
 QEMU_VM_FILE_VERSION = 3
 _SELF_ANNOUNCE_ROUNDS = 5
+_WORTH_SENDING = 1024
 QEMU_VM_EOF = 0
 QEMU_VM_SECTION_START = 1
 QEMU_VM_SECTION_PART = 2
@@ -297,16 +300,27 @@ def qemu_savevm_state_iterate(mon: Monitor | None, f: QEMUFile) -> int:
     return 0
 
 
+def _hand_on(f: QEMUFile) -> None:
+    """Let a destination load what is there while more is saved: both machines stand now.
+
+    The real program waits until the buffer is full, and so does this one where that shows in a trace.
+    """
+    if f.rate_limit is not None and f._index >= _WORTH_SENDING and not recording():
+        qemu_fflush(f)
+
+
 @traced
 def qemu_savevm_state_complete(mon: Monitor | None, f: QEMUFile) -> int:
     """Write what is left: the ends of the live sections, all others, and the end mark."""
     for se in _savevm_handlers:
         if se.save_live_state is not None:
+            _hand_on(f)
             qemu_put_byte(f, QEMU_VM_SECTION_END)
             qemu_put_be32(f, se.section_id)
             se.save_live_state(mon, f, QEMU_VM_SECTION_END, se.opaque)
     for se in _savevm_handlers:
         if se.save_state is not None or se.vmsd is not None:
+            _hand_on(f)
             _put_header(f, QEMU_VM_SECTION_FULL, se)
             vmstate_save(f, se)
     qemu_put_byte(f, QEMU_VM_EOF)

@@ -185,19 +185,7 @@ def qemu_put_buffer(f: QEMUFile, buf: bytes | bytearray | memoryview, size: int)
 def qemu_get_buffer(f: QEMUFile, buf: memoryview, size1: int) -> int:
     """Read `size1` bytes into `buf`; how many there were."""
     assert not f.is_write
-    done = 0
-    while done < size1:
-        here = f._size - f._index
-        if here == 0:
-            qemu_fill_buffer(f)
-            here = f._size - f._index
-            if here == 0:
-                break
-        take = min(here, size1 - done)
-        buf[done : done + take] = _buffer(f)[f._index : f._index + take]
-        f._index += take
-        done += take
-    return done
+    return _get_into(f, buf[:size1])
 
 
 @traced
@@ -253,16 +241,26 @@ def _get(f: QEMUFile, size: int) -> bytes:
     if index + size <= f._size:
         f._index = index + size
         return bytes(_buffer(f)[index : index + size])
-    found = bytearray()
-    while len(found) < size:
-        if f._index >= f._size:
-            qemu_fill_buffer(f)
+    found = bytearray(size)
+    with memoryview(found) as view:
+        _get_into(f, view)
+    return bytes(found)
+
+
+def _get_into(f: QEMUFile, buf: memoryview) -> int:
+    """Read as many bytes as `buf` takes; how many there were."""
+    done, size = 0, len(buf)
+    with memoryview(_buffer(f)) as here:
+        while done < size:
             if f._index >= f._size:
-                break
-        take = min(f._size - f._index, size - len(found))
-        found += _buffer(f)[f._index : f._index + take]
-        f._index += take
-    return bytes(found).ljust(size, b"\0")
+                qemu_fill_buffer(f)
+                if f._index >= f._size:
+                    break
+            take = min(f._size - f._index, size - done)
+            buf[done : done + take] = here[f._index : f._index + take]
+            f._index += take
+            done += take
+    return done
 
 
 def qemu_put_byte(f: QEMUFile, v: int) -> None:

@@ -266,13 +266,13 @@ def _load_page(f: QEMUFile, addr: int, flags: int, written: bytearray) -> int:
 
 def _clear(number: int, count: int, written: bytearray) -> None:
     """Have pages hold zeros; one that nobody wrote is left alone, and takes no memory of the host."""
-    memory = ram()
-    number, limit = _next(written, 1, number, number + count), number + count
-    while number < limit:
-        addr = number * TARGET_PAGE_SIZE
-        if memory[addr : addr + TARGET_PAGE_SIZE] != _ALIKE[0]:
-            memory[addr : addr + TARGET_PAGE_SIZE] = _ALIKE[0]
-        number = _next(written, 1, number + 1, limit)
+    limit = number + count
+    while (number := _next(written, 1, number, limit)) < limit:
+        zeros = _zeros_from(number, _next(written, 0, number, limit) - number)
+        if not zeros:
+            addr = number * TARGET_PAGE_SIZE
+            ram()[addr : addr + TARGET_PAGE_SIZE] = _ALIKE[0]
+        number += zeros or 1
 
 
 def _load_zeros(f: QEMUFile, written: bytearray) -> None:

@@ -49,18 +49,18 @@ def touched(memory: mmap.mmap) -> bytearray:
 
 def _scan(fd: int, address: int, size: int) -> bytearray:
     found = bytearray(-(-size // PAGE_SIZE))
-    regions = bytearray(_REGIONS * _PAGE_REGION.size)
+    regions = (ctypes.c_char * (_REGIONS * _PAGE_REGION.size))()
     start, end = address, address + len(found) * PAGE_SIZE
     while start < end:
         arg = bytearray(
             _PM_SCAN_ARG.pack(
                 *(_PM_SCAN_ARG.size, 0, start, end, 0),
-                *(ctypes.addressof(ctypes.c_char.from_buffer(regions)), _REGIONS, 0),
+                *(ctypes.addressof(regions), _REGIONS, 0),
                 *(_IS_ZERO_FRAME, _IS_ZERO_FRAME, _IS_PRESENT | _IS_SWAPPED, 0),
             )
         )
         count = fcntl.ioctl(fd, _PAGEMAP_SCAN, arg)
-        for begin, stop, _ in _PAGE_REGION.iter_unpack(regions[: count * _PAGE_REGION.size]):
+        for begin, stop, _ in _PAGE_REGION.iter_unpack(regions.raw[: count * _PAGE_REGION.size]):
             first, last = (begin - address) // PAGE_SIZE, (stop - address) // PAGE_SIZE
             found[first:last] = b"\1" * (last - first)
         start = _PM_SCAN_ARG.unpack(arg)[4]

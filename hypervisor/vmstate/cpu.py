@@ -14,6 +14,7 @@ from typing import Any
 from hypervisor.accel import CpuState, Segment, Table
 from hypervisor.cpu_exec import CPUState, take_a20
 from hypervisor.exec import ram
+from hypervisor.kvm_all import kvm_enabled
 from hypervisor.savevm import register_savevm, vmstate_register
 from hypervisor.savevm_file import QEMUFile, qemu_get_be16, qemu_get_be64, qemu_put_be16, qemu_put_be64
 from hypervisor.vmstate import (
@@ -81,9 +82,16 @@ class MTRRVar:
 
 @dataclass
 class CPUX86Image:
-    """What of `CPUX86State` is saved; fields are QEMU's."""
+    """What of `CPUX86State` is saved; fields are QEMU's.
+
+    Parameters
+    ----------
+    version_id : int
+        Of what is to be loaded.
+    """
 
     env: CPUState
+    version_id: int = 0
     regs: list[int] = field(default_factory=lambda: [0] * 16)
     eip: int = 0
     eflags: int = 2
@@ -212,8 +220,9 @@ def cpu_pre_save(opaque: CPUX86Image) -> None:
 
 @traced
 def cpu_pre_load(opaque: CPUX86Image) -> int:
-    """Begin with what the accelerator holds."""
-    opaque.take(opaque.env.accel.state())
+    """Begin with what the accelerator holds, unless all of it stands in the stream."""
+    if opaque.version_id < CPU_SAVE_VERSION or kvm_enabled():
+        opaque.take(opaque.env.accel.state())
     return 0
 
 
@@ -381,7 +390,7 @@ def cpu_save(f: QEMUFile, opaque: CPUState) -> None:
 @traced
 def cpu_load(f: QEMUFile, opaque: CPUState, version_id: int) -> int:
     """Read a processor's registers."""
-    return vmstate_load_state(f, vmstate_cpu, CPUX86Image(opaque), version_id)
+    return vmstate_load_state(f, vmstate_cpu, CPUX86Image(opaque, version_id), version_id)
 
 
 def register_cpu(env: CPUState) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from hypervisor.savevm_file import (
     QEMUFile,
     _get,
+    _get_into,
     _put,
     qemu_get_be16,
     qemu_get_be32,
@@ -121,14 +122,18 @@ def get_buffer(f: QEMUFile, pv: bytearray | memoryview | None, size: int) -> tup
 
 
 def _put_bytes(f: QEMUFile, pv: bytes | bytearray | memoryview, size: int) -> None:
-    _put(f, bytes(pv[:size]).ljust(size, b"\0"))
+    with memoryview(pv) as view:
+        _put(f, view[:size])
+    _put(f, bytes(max(size - len(pv), 0)))
 
 
 def _get_bytes(f: QEMUFile, pv: bytearray | memoryview | None, size: int) -> tuple[int, Any]:
-    data = _get(f, size)
     if pv is None:
-        return 0, data
-    pv[:] = data[: len(pv)]
+        return 0, _get(f, size)
+    with memoryview(pv) as view:
+        done = _get_into(f, view)
+        view[done:] = bytes(len(view) - done)
+    _get(f, size - len(pv))
     return 0, pv
 
 
