@@ -35,6 +35,7 @@ def _show(args: argparse.Namespace) -> int:
     except OSError as error:
         raise StudyError(f"{args.file}: cannot read: {error.strerror}") from error
     total: dict[str, int] = {}
+    names: dict[str, None] = {}
     size = 0
     with file:
         sections = _named(args.file, read_stream(file))
@@ -42,11 +43,14 @@ def _show(args: argparse.Namespace) -> int:
         print(f"{'offset':>12} {'bytes':>12}  {'part':<5} {'section':<14} {'instance':>8} {'version':>7}")
         for section in itertools.chain([first] if first else [], sections):
             size = section.offset + section.size
+            names[section.idstr] = None
             for name, number in section.pages.items():
                 total[name] = total.get(name, 0) + number
             if not args.only or section.idstr in args.only:
                 _print_section(section, args.fields or bool(args.only))
     print(f"{size + 1:,} bytes{_summary(total)}")
+    if unknown := [name for name in args.only if name not in names]:
+        raise StudyError(f"--only {', '.join(unknown)}: no such section; there are {', '.join(names)}")
     return 0
 
 
@@ -115,10 +119,12 @@ def _list(values: Iterable[Any]) -> str:
 
 
 def _chart(args: argparse.Namespace) -> int:
-    from graphs.migration import draw, turns
+    from graphs.migration import downtime, draw, turns
     from tracer import load
 
-    found = turns(load(args.trace))
-    draw(found, args.output)
-    print(f"{args.output}: {len(found)} turns")
+    trace = load(args.trace)
+    found, stood = turns(trace), downtime(trace)
+    draw(found, args.output, stood)
+    said = "" if stood is None else f"; the machine stood for {stood * 1000:.1f} ms"
+    print(f"{args.output}: {len(found)} turns, {sum(turn.sent for turn in found):,} pages sent{said}")
     return 0

@@ -105,12 +105,17 @@ def test_a_counting_guest_moves_without_a_gap(side, tmp_path, protocol, pages):
     assert_counts_on(told + destination.numbers())
 
 
-def test_a_machine_is_kept_in_a_file_and_goes_on_from_it(side, tmp_path):
+def test_a_machine_is_kept_in_a_file_and_goes_on_from_it(side, tmp_path, capsys):
     source = side("source")
     source.wait_for_numbers(100)
     source.ask(f'migrate "exec:cat > {tmp_path}/state.bin"')
     assert "Migration status: completed" in source.ask("info migrate")
     source.stop()
+    shown = ["migration", "show", f"{tmp_path}/state.bin", "--only", "cpu", "--only", "gpu"]
+    assert main(shown) == 1
+    said = capsys.readouterr()
+    assert re.search(r"full +cpu +0 +12\n +regs ", said.out)
+    assert "--only gpu: no such section; there are block, ram, timer, cpu_common, cpu, " in said.err
     for number in range(2):
         destination = side(f"destination{number}", "-incoming", f"exec:cat {tmp_path}/state.bin")
         destination.wait_for_numbers(100)
