@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from studykvm.coursework import sheets
+from studykvm.coursework.answers import functions
 from studykvm.coursework.questions import exercises
+from tests.coursework.test_judges import RIGHT
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 SOURCES = sorted(FOLDER.glob("*.py"))
@@ -68,3 +70,19 @@ def test_it_runs_whole_and_has_pictures(source, tmp_path, monkeypatch):
         assert f"{question.id}: not answered yet" in text
     assert "cannot be judged" not in text and "Traceback" not in text and "usage:" not in text
     assert "✗" not in text and "✓" not in text
+    for question in exercise.questions:
+        if question.kind in ("path", "order", "functions"):
+            assert not _told(notebook, question.id), question.id
+
+
+def _told(notebook, name):
+    """Whether an output before a question shows all functions of its answer together, if they are several."""
+    wanted = {function.name for function in functions(RIGHT[name][0])}
+    for cell in notebook.cells:
+        if cell.cell_type == "code" and f'"{name}"' in cell.source and "check(" in cell.source:
+            return False
+        for out in cell.get("outputs", []) if len(wanted) > 2 else []:
+            shown = out.get("text") or out.get("data", {}).get("image/svg+xml", "")
+            if wanted <= set(re.findall(r"\w+", shown)):
+                return True
+    raise AssertionError(f"{name} is not asked")
