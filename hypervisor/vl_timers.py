@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from hypervisor import icount
+from hypervisor import icount, trace_io
 from hypervisor.kvm_all import kvm_enabled
 from hypervisor.program import on_exit, on_reset
 from tracer import Struct, symbol, traced
@@ -456,7 +456,19 @@ def _wake() -> None:
             os.write(_io_thread_fd, b"\0")
 
 
+def _guest_nanoseconds() -> int:
+    """`qemu_get_clock(vm_clock)` without a trace of asking."""
+    return timers_state.cpu_clock_offset + (icount.monotonic_ns() if timers_state.cpu_ticks_enabled else 0)
+
+
+def _clock_at_port() -> int:
+    """`qemu_get_clock(vm_clock)` for a port that guests read until time has passed, thousands of times.
+
+    Asking is a part of the port's access: a trace has it when it has those.
+    """
+    return qemu_get_clock(vm_clock) if trace_io.is_enabled() else _guest_nanoseconds()
+
+
 def _guest_seconds() -> float:
     """The guest's time without a trace of asking; for the BIOS clock."""
-    offset = timers_state.cpu_clock_offset
-    return (offset + (icount.monotonic_ns() if timers_state.cpu_ticks_enabled else 0)) / 1e9
+    return _guest_nanoseconds() / 1e9

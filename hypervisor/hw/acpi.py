@@ -45,6 +45,7 @@ from hypervisor.vl_loop import (
 from hypervisor.vl_state import state
 from hypervisor.vl_timers import (
     QEMUTimer,
+    _clock_at_port,
     qemu_del_timer,
     qemu_get_clock,
     qemu_mod_timer,
@@ -109,7 +110,7 @@ def _ticks() -> int:
 @traced_io
 def get_pmtmr(s: PIIX4PMState) -> int:
     """Read the timer."""
-    return _ticks() & 0xFFFFFF
+    return _clock_at_port() * PM_FREQ // _SECOND & 0xFFFFFF
 
 
 @traced

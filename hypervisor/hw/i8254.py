@@ -18,6 +18,7 @@ from hypervisor.trace_io import traced_io
 from hypervisor.vl_loop import qemu_register_reset
 from hypervisor.vl_timers import (
     QEMUTimer,
+    _clock_at_port,
     qemu_del_timer,
     qemu_get_clock,
     qemu_mod_timer,
@@ -72,7 +73,7 @@ def _ticks(s: PITChannelState, time: int) -> int:
 @traced_io
 def pit_get_count(s: PITChannelState) -> int:
     """What a counter holds now."""
-    d = _ticks(s, qemu_get_clock(vm_clock))
+    d = _ticks(s, _clock_at_port())
     if s.mode in (0, 1, 4, 5):
         return s.count - d & 0xFFFF
     if s.mode == 3:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypervisor.hw.i8254 import PITState, pit_get_gate, pit_get_out, pit_set_gate
 from hypervisor.ioport import register_ioport_read, register_ioport_write
 from hypervisor.trace_io import move, traced_io
-from hypervisor.vl_timers import qemu_get_clock, vm_clock
+from hypervisor.vl_timers import _clock_at_port
 from tracer import Struct, traced
 
 C_FILE = "hw/pcspk.c"
@@ -24,7 +24,7 @@ def pcspk_ioport_read(opaque: PCSpkState, addr: int) -> int:
     """Gate and output of the timer's channel 2; bit 4 changes with each read, as memory refresh would."""
     assert opaque.pit is not None
     move(opaque, "dummy_refresh_clock", opaque.dummy_refresh_clock ^ 1 << 4)
-    out = pit_get_out(opaque.pit, 2, qemu_get_clock(vm_clock)) << 5
+    out = pit_get_out(opaque.pit, 2, _clock_at_port()) << 5
     return pit_get_gate(opaque.pit, 2) | opaque.data_on << 1 | opaque.dummy_refresh_clock | out
 
 
