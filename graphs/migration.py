@@ -1,20 +1,21 @@
 """How a migration went, turn by turn, from the trace of its source.
 
 - `turns(trace) -> list[Turn]`: what each call of ram_save_live sent and left.
-- `draw(turns, path)`: as bars and a line, with the downtime marked; SVG or PNG.
+- `downtime(trace)`: how long the machine stood.
+- `draw(turns, path, stood)`: as bars with their numbers, the downtime marked; SVG or PNG.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from graphs.errors import GraphsError
 
 if TYPE_CHECKING:
     from tracer.trace import Trace
 
-_STAGES = {1: "first", 2: "again", 3: "last"}
+_STAGES = {1: "all", 2: "again", 3: "rest"}
 
 
 @dataclass
@@ -83,8 +84,25 @@ def turns(trace: Trace) -> list[Turn]:
     return found
 
 
-def draw(found: list[Turn], path: str) -> None:
-    """Draw the turns.
+def downtime(trace: Trace) -> float | None:
+    """Seconds from stopping the machine to the end of its stream, in the last migration of a trace."""
+    begun = taken = None
+    for call in trace.calls():
+        if call.function == "vm_stop":
+            begun = call.t_enter
+        elif call.function == "migrate_fd_cleanup" and begun is not None:
+            taken = ((call.t_exit or call.t_enter) - begun) / 1e9
+            begun = None
+    return taken
+
+
+def draw(found: list[Turn], path: str, stood: float | None = None) -> None:
+    """Draw the turns: what was sent above, what was left below.
+
+    Parameters
+    ----------
+    stood : float, optional
+        Seconds for which the machine stood; where it did is marked in any case.
 
     Raises
     ------
@@ -97,27 +115,47 @@ def draw(found: list[Turn], path: str) -> None:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise GraphsError("charts need matplotlib: pip install 'studykvm[chart]'") from error
-    figure = Figure(figsize=(max(7.0, 0.5 * len(found) + 4), 4.5), layout="constrained")
-    axes = figure.subplots()
-    places = range(1, len(found) + 1)
-    axes.bar(places, [turn.duplicate for turn in found], color="#9ecae1", label="sent as one byte")
-    axes.bar(
-        places,
-        [turn.whole for turn in found],
-        bottom=[turn.duplicate for turn in found],
-        color="#3182bd",
-        label="sent whole",
-    )
-    axes.plot(places, [turn.dirty for turn in found], "o", color="#e6550d", label="found changed")
-    axes.plot(places, [turn.left for turn in found], "-s", color="#31a354", label="left")
-    stopped = next((at for at, turn in enumerate(found, 1) if turn.stage == 3), None)
-    if stopped is not None:
-        last = found[stopped - 1]
-        axes.axvspan(stopped - 0.5, len(found) + 0.5, color="#fdd0a2", alpha=0.5, zorder=0)
-        axes.set_title(f"machine stopped: memory took {(last.end - last.begin) * 1000:.1f} ms", fontsize=10)
-    axes.set_yscale("symlog")
-    axes.set_xticks(list(places), [_STAGES[turn.stage] for turn in found], rotation=45)
-    axes.set_xlabel("turn")
-    axes.set_ylabel("pages of 4 KiB")
-    figure.legend(loc="outside right upper", fontsize=8)
+    figure = Figure(figsize=(min(max(8.0, 0.7 * len(found) + 4), 40.0), 6.5), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True)
+    places = list(range(1, len(found) + 1))
+    _bars(above, places, [turn.whole for turn in found], -0.2, "#3182bd", "sent whole")
+    _bars(above, places, [turn.duplicate for turn in found], 0.2, "#9ecae1", "sent as one byte each")
+    _bars(below, places, [turn.dirty for turn in found], -0.2, "#e6550d", "found changed, to be sent")
+    _bars(below, places, [turn.left for turn in found], 0.2, "#31a354", "remaining at the end of the turn")
+    last = [at for at, turn in zip(places, found, strict=True) if turn.stage == 3]
+    for axes in (above, below):
+        if last:
+            band = "the machine stands" + (f" ({stood * 1000:.1f} ms)" if stood is not None else "")
+            axes.axvspan(
+                last[0] - 0.5, last[-1] + 0.5, color="#fdd0a2", alpha=0.5, zorder=0, linewidth=0, label=band
+            )
+        axes.set_ylabel("pages of 4 KiB")
+        axes.margins(x=0.02)
+    sent = sum(turn.sent for turn in found)
+    figure.suptitle(f"{sent:,} pages sent in {len(found)} turns, {found[-1].end:.3f} s", fontsize=11)
+    step = max(1, len(found) // 40)
+    labels = [f"{_STAGES[turn.stage]}\n{turn.begin * 1000:.0f} ms" for turn in found]
+    below.set_xticks(places[::step], labels[::step], fontsize=8)
+    below.set_xlabel("turn, and when it began")
+    for axes in (above, below):
+        axes.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False)
     figure.savefig(path)
+
+
+_WIDE = 50
+"""From how many times the least to the most an axis counts by powers of ten."""
+
+
+def _bars(axes: Any, places: list[int], values: list[int], shift: float, colour: str, label: str) -> None:
+    """Draw bars with their numbers, beside others."""
+    bars = axes.bar([place + shift for place in places], values, 0.4, color=colour, label=label)
+    if len(places) <= 40:
+        names = [f"{value:,}" if value else "0" for value in values]
+        axes.bar_label(bars, names, fontsize=7, padding=1, rotation=90 if len(places) > 12 else 0)
+    seen = [height for bar in axes.patches if (height := bar.get_height()) > 0]
+    if seen and max(seen) > _WIDE * min(seen):
+        # Linear up to one, so that nothing at all has its place.
+        axes.set_yscale("symlog", linthresh=1)
+        axes.set_ylim(0, max(seen) * 8)
+    elif seen:
+        axes.set_ylim(0, max(seen) * 1.25)

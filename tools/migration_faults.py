@@ -182,7 +182,10 @@ class _Pair:
             to, uri = self._listening(chosen)
             destination = self._start(name, self.disk, "-incoming", uri)
             between = self._between(outcome.kind, to, destination, chosen)
-            self._migrate(detached if outcome.kind != "cancel" else "-d ", between.uri)
+            if outcome.kind == "cancel":
+                detached = "-d "
+                self.source.ask("migrate_set_speed 64k")
+            self._migrate(detached, between.uri)
         if outcome.kind == "cancel":
             time.sleep(chosen.random() / 3)
             self.source.ask("migrate_cancel")
@@ -206,7 +209,8 @@ class _Pair:
             return '"exec:cat > /dev/full"'
         if kind == "command hangs":
             return '"exec:exec sleep 30"'
-        some = chosen.randrange(self.length)
+        # Little enough to be noticed: a pipe keeps 64 KiB that nobody reads.
+        some = chosen.randrange(max(self.length - 200_000, 1))
         ends = ("exit 3", f"exec head -c {some} > /dev/null", "cat > /dev/null; exit 4")
         return f'"exec:{chosen.choice(ends)}"'
 
@@ -248,7 +252,7 @@ class _Pair:
     @staticmethod
     def _settled(destination: Machine, outcome: Outcome) -> str:
         """What the destination does once it has loaded all or given up."""
-        deadline = time.monotonic() + (0 if outcome.kind == "port taken" else 2 * SILENCE)
+        deadline = time.monotonic() + (0 if outcome.kind == "port taken" else 4 * SILENCE)
         while True:
             status = destination.status()
             said = destination.complaints()
@@ -320,7 +324,7 @@ class _Pair:
         wait_until(lambda: len(self.source.numbers()) > had + 3, "the source counts on")
         if not _in_a_row(self._text()):
             outcome.wrong.append("the source does not go on where it was")
-        wait_until(lambda: not self.source.children(), "what the source started ends", 2 * SILENCE)
+        wait_until(lambda: not self.source.children(), "what the source started ends", 4 * SILENCE)
 
 
 def _worker(folder: Path, seed: int, numbers: list[int], kinds: list[str], show: bool) -> list[Outcome]:

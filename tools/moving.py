@@ -51,7 +51,7 @@ class Stuck(Exception):
     """Something did not happen in time."""
 
 
-def wait_until(holds: Callable[[], object], what: str, seconds: float = 20.0) -> None:
+def wait_until(holds: Callable[[], object], what: str, seconds: float = 60.0) -> None:
     """Wait for a condition.
 
     Raises
@@ -110,7 +110,7 @@ class Machine:
         self.process.stdin.write(command.encode() + b"\n")
         self.process.stdin.flush()
 
-    def ask(self, command: str, seconds: float = 20.0) -> str:
+    def ask(self, command: str, seconds: float = 60.0) -> str:
         """Type a command; what it prints."""
         self.seen = self.out.stat().st_size
         self.say(command)
@@ -147,7 +147,7 @@ class Machine:
         with contextlib.suppress(OSError):
             self.say("quit")
         try:
-            return self.process.wait(20)
+            return self.process.wait(60)
         except subprocess.TimeoutExpired:
             raise Stuck(f"{self.name}: does not quit") from None
 

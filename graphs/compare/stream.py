@@ -44,6 +44,9 @@ _PAGES = {
     "ram_save_live": {"ram_save_block", "qemu_file_rate_limit"},
     "ram_load": {"qemu_get_buffer"},
     "block_load": {"qemu_get_buffer", "bdrv_find", "bdrv_write"},
+    "block_save_live": {"qemu_file_get_rate_limit", "blk_mig_save_bulked_block"},
+    "flush_blks": {"blk_send", "qemu_file_rate_limit"},
+    "blk_mig_save_dirty_blocks": {"mig_save_device_dirty"},
 }
 LOOP = "migrate_fd_put_ready"
 _LIVE = {"block_load", "ram_load"}
@@ -64,11 +67,14 @@ class Node:
 
     name: Name
     calls: "list[Node]" = field(default_factory=list)
+    known_text: str = ""
 
     def text(self) -> str:
-        """The whole subtree on one line."""
-        inside = " ".join(call.text() for call in self.calls)
-        return f"{self.name[1]}({inside})" if inside else self.name[1]
+        """The whole subtree on one line; asked for only once it does not change any more."""
+        if not self.known_text:
+            inside = " ".join(call.text() for call in self.calls)
+            self.known_text = f"{self.name[1]}({inside})" if inside else self.name[1]
+        return self.known_text
 
 
 @dataclass(frozen=True)
@@ -163,15 +169,23 @@ def _fold(node: Node) -> None:
             continue
         _fold(call)
         calls += call.calls if call.name[1] in _WAITING else [call]
-    node.calls = [call for at, call in enumerate(calls) if not _repeats(calls, at)]
+    node.calls = list(_without_repeats(calls))
 
 
-def _repeats(calls: list[Node], at: int) -> bool:
-    """Whether a part of a live section is as one before, or work on a cluster as that on the one before."""
-    call = calls[at]
-    if any(each.name[1] in _LIVE for each in call.calls):
-        return call.text() in {earlier.text() for earlier in calls[:at]}
-    return call.name[0].startswith("block/") and at > 0 and call.text() == calls[at - 1].text()
+def _without_repeats(calls: list[Node]) -> Iterator[Node]:
+    """Leave out parts of live sections that are as one before, and work on a cluster as on the one before."""
+    seen: set[str] = set()
+    before = ""
+    for call in calls:
+        text = call.text()
+        if any(each.name[1] in _LIVE for each in call.calls):
+            repeated = text in seen
+        else:
+            repeated = call.name[0].startswith("block/") and text == before
+        if not repeated:
+            yield call
+        seen.add(text)
+        before = text
 
 
 def _lines(node: Node, depth: int) -> Iterator[str]:
