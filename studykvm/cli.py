@@ -16,20 +16,15 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import cast
 
 from studykvm import __version__
 
 
-@dataclass(frozen=True)
 class Command:
     """A row of the command table."""
 
-    module: str
-    help: str
-    group: str
-    traceable: bool = False
+    def __init__(self, module: str, help: str, group: str, traceable: bool = False) -> None:
+        self.module, self.help, self.group, self.traceable = module, help, group, traceable
 
 
 _PLAIN = dict(zip("─│┌┐└┘✓✗·×µ█", "-|++++yn*xu#", strict=True)) | {"…": "...", "→": "->"}
@@ -108,8 +103,9 @@ def _split_trace_option(argv: list[str]) -> tuple[str | None, list[str]]:
 def load(command: Command) -> Callable[[list[str]], int]:
     """Import a command's module and return its entry."""
     module, _, function = command.module.partition(":")
-    entry = getattr(importlib.import_module(f"studykvm.commands.{module}"), function or "main")
-    return cast(Callable[[list[str]], int], entry)
+    found = importlib.import_module(f"studykvm.commands.{module}")
+    entry: Callable[[list[str]], int] = getattr(found, function or "main")
+    return entry
 
 
 def _run(name: str, argv: list[str]) -> int:
