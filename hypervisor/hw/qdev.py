@@ -17,11 +17,16 @@ from dataclasses import field
 from typing import Any
 
 from hypervisor.errors import HypervisorError
-from hypervisor.hw.qdev_properties import Property, qdev_prop_set_defaults, qdev_prop_set_globals
+from hypervisor.hw.qdev_properties import (
+    Property,
+    qdev_prop_parse,
+    qdev_prop_set_defaults,
+    qdev_prop_set_globals,
+)
 from hypervisor.program import linked, on_reset
-from hypervisor.qemu_option import QemuOpts, qemu_opt_get
+from hypervisor.qemu_option import QemuOpts, qemu_opt_foreach, qemu_opt_get, qemu_opts_id
 from hypervisor.savevm import vmstate_register
-from hypervisor.vl_loop import qemu_register_reset
+from hypervisor.vl_loop import qemu_register_reset, qemu_unregister_reset
 from hypervisor.vmstate import VMStateDescription
 from tracer import Struct, traced
 
@@ -79,6 +84,8 @@ system_bus_info = BusInfo(name="System", size=BusState)
 _device_info_list: DeviceInfo | None = None
 _main_system_bus: BusState | None = None
 _qdev_hotplug = 0
+_ASKED_FOR = frozenset(("ide-drive",))
+"""The kinds that the model makes by -device."""
 
 
 @on_reset
@@ -200,17 +207,39 @@ def qdev_find_recursive(bus: BusState, id: str) -> DeviceState | None:
     return None
 
 
-def _takes(found: DeviceInfo, path: str | None) -> bool:
-    """Whether there is a bus for a new device; if not, a message tells why."""
-    bus = qbus_find_recursive(main_system_bus(), path, None if path else found.bus_info)
+@traced
+def qbus_find(path: str) -> BusState | None:
+    """Find a bus by its name, None after a message; in C by a path of devices, too."""
+    if "/" in path:
+        raise HypervisorError(f"the model finds a bus by its name, as ide.1, and not by a path: {path}")
+    bus = qbus_find_recursive(main_system_bus(), path, None)
+    if bus is None:
+        linked.qemu_error('bus "%s" not found\n', path)
+    return bus
+
+
+def _bus_for(found: DeviceInfo, path: str | None) -> BusState | None:
+    """Find a bus for a new device; if there is none, a message tells why."""
+    bus = qbus_find(path) if path else qbus_find_recursive(main_system_bus(), None, found.bus_info)
     if bus is None:
         kind = found.bus_info.name if found.bus_info else ""
         linked.qemu_error("Did not find %s bus for %s\n", path or kind, found.name)
     elif _qdev_hotplug and not bus.allow_hotplug:
         linked.qemu_error("Bus %s does not support hotplugging\n", bus.name)
     else:
-        return True
-    return False
+        return bus
+    return None
+
+
+@traced
+def set_property(name: str, value: str | None, opaque: DeviceState) -> int:
+    """Set one property that -device gives; 0, or -1 after a message."""
+    if name in ("driver", "bus"):
+        return 0
+    if qdev_prop_parse(opaque, name, value or "") == -1:
+        linked.qemu_error('can\'t set property "%s" to "%s" for "%s"\n', name, value, opaque.info.name)
+        return -1
+    return 0
 
 
 @traced
@@ -231,11 +260,22 @@ def qdev_device_add(opts: QemuOpts) -> DeviceState | None:
     if found.no_user:
         linked.qemu_error('device "%s" can\'t be added via command line\n', found.name)
         return None
-    if not _takes(found, qemu_opt_get(opts, "bus")):
+    bus = _bus_for(found, qemu_opt_get(opts, "bus"))
+    if bus is None:
         return None
-    raise HypervisorError(
-        f"the model makes no '{driver}' by -device: disks by -hda or -drive if=ide, ports by -serial"
-    )
+    if found.name not in _ASKED_FOR:
+        raise HypervisorError(
+            f"the model makes no '{driver}' by -device: disks by -hda or -drive if=ide, ports by -serial"
+        )
+    dev = qdev_create(bus, driver)
+    dev.id = qemu_opts_id(opts)
+    if qemu_opt_foreach(opts, set_property, dev, 1) != 0:
+        qdev_free(dev)
+        return None
+    if qdev_init(dev) < 0:
+        linked.qemu_error("Error initializing device %s\n", driver)
+        return None
+    return dev
 
 
 @traced
@@ -250,6 +290,7 @@ def qdev_free(dev: DeviceState) -> None:
     """Take a device off its bus."""
     if dev.state == "DEV_STATE_INITIALIZED" and dev.info.exit is not None:
         dev.info.exit(dev)
+    qemu_unregister_reset(qdev_reset, dev)
     dev.parent_bus.children.remove(dev)
 
 

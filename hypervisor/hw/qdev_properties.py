@@ -78,6 +78,12 @@ def _parse(prop: Property, value: str) -> Any:
     if prop.type == "pci-devfn":
         slot, _, function = value.partition(".")
         return int(slot, 16) << 3 | int(function or "0", 16)
+    if prop.type == "drive":
+        from hypervisor.vl_drive import drive_get_by_id
+
+        dinfo = drive_get_by_id(value)
+        if dinfo is not None:
+            return dinfo
     if prop.type in _INTEGERS:
         number, rest = strtoll(value)
         if not rest:

@@ -249,3 +249,34 @@ def test_once_is_taken_back_by_the_reset_before_the_start(here):
     assert result.reason == "guest"
     assert "boot-once" in result.notes
     assert pc.rtc_state is not None and pc.rtc_state.cmos_data[0x3D] == 2
+
+
+def test_a_disk_is_made_by_device(here):
+    asm.write_disk("base.img", asm.put("X") + asm.OFF)
+    options = [
+        "-drive",
+        "file=base.img,if=none,id=n",
+        "-device",
+        "ide-drive,drive=n,bus=ide.1",
+        "-net",
+        "none",
+    ]
+    result = run_boot(options, 10)
+    assert (result.reason, "X" in result.screen) == ("guest", True)
+
+
+@pytest.mark.parametrize(
+    ("properties", "message"),
+    [
+        (
+            ",drive=n",
+            'property "ide-drive.drive": failed to parse "n"\n'
+            'can\'t set property "drive" to "n" for "ide-drive"\n',
+        ),
+        ("", "ide-drive: no drive specified\nError initializing device ide-drive\n"),
+        (",bus=ide.7", 'bus "ide.7" not found\nDid not find ide.7 bus for ide-drive\n'),
+    ],
+    ids=["no such drive", "no drive", "no such bus"],
+)
+def test_devices_that_are_not_made(here, capsys, properties, message):
+    assert refused(capsys, "-device", f"ide-drive{properties}") == message
