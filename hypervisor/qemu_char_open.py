@@ -4,8 +4,8 @@
 - `qemu_chr_open_opts(opts, init)`, `qemu_chr_open(label, filename, init)`: to an open device.
 - `qemu_chr_find(name)`.
 
-Back ends: null, stdio, file, pipe, pty, socket (tcp, telnet, unix), and vc, a text console that nobody sees.
-udp, terminals, mice and parallel ports are known by name and not modelled.
+Back ends: null, stdio, file, pipe, pty, socket (tcp, telnet, unix), udp, tty, and vc, a text console that
+nobody sees. Serial mice and parallel ports are known by name and not modelled.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from hypervisor.qemu_char_fd import qemu_chr_open_file_out, qemu_chr_open_pipe, 
 from hypervisor.qemu_char_mux import qemu_chr_open_mux
 from hypervisor.qemu_char_pty import qemu_chr_open_pty
 from hypervisor.qemu_char_socket import qemu_chr_open_socket
+from hypervisor.qemu_char_tty import qemu_chr_open_tty
+from hypervisor.qemu_char_udp import qemu_chr_open_udp
 from hypervisor.qemu_config import qemu_chardev_opts
 from hypervisor.qemu_option import (
     QemuOpts,
@@ -86,7 +88,7 @@ def qemu_chr_parse_compat(label: str, filename: str) -> QemuOpts | None:
             return _parse_inet(opts, "socket", rest, prefix == "telnet")
     ret, rest = strstart(filename, "udp:")
     if ret and rest is not None:
-        return _parse_inet(opts, "udp", rest, False)
+        return _parse_udp(opts, rest)
     ret, rest = strstart(filename, "unix:")
     if ret and rest is not None:
         qemu_opt_set(opts, "backend", "socket")
@@ -113,6 +115,17 @@ def _parse_inet(opts: QemuOpts, backend: str, rest: str, telnet: bool) -> QemuOp
     return _set(opts, telnet="on") if telnet else opts
 
 
+def _parse_udp(opts: QemuOpts, rest: str) -> QemuOpts | None:
+    peer, at, local = rest.partition("@")
+    parsed = _parse_inet(opts, "udp", peer, False)
+    if parsed is None or not at:
+        return parsed
+    address = _ADDRESS.match(local)
+    if address is None:
+        return _refuse(opts)
+    return _set(opts, localaddr=address[1] or "", localport=address[2])
+
+
 def _parse_vc(opts: QemuOpts, rest: str) -> QemuOpts | None:
     qemu_opt_set(opts, "backend", "vc")
     if not rest.startswith(":"):
@@ -133,6 +146,8 @@ _OPEN: dict[str, Callable[[QemuOpts], CharDriverState | None]] = {
     "pty": qemu_chr_open_pty,
     "socket": qemu_chr_open_socket,
     "stdio": qemu_chr_open_stdio,
+    "tty": qemu_chr_open_tty,
+    "udp": qemu_chr_open_udp,
 }
 _BACKENDS = ("null", "socket", "udp", "msmouse", "vc", "file", "pipe", "pty", "stdio", "tty", "parport")
 """In the order of QEMU's table, which is searched with a look at the option for each entry."""
@@ -153,7 +168,7 @@ def qemu_chr_open_opts(
         print(f'chardev: backend "{qemu_opt_get(opts, "backend")}" not found', file=sys.stderr)
         return None
     if backend not in _OPEN:
-        instead = "stdio, file:PATH, pipe:PATH, pty, tcp::PORT, unix:PATH or null"
+        instead = "stdio, file:PATH, pipe:PATH, pty, /dev/ttyS0, tcp::PORT, udp::PORT, unix:PATH or null"
         raise HypervisorError(f"the model has no character device '{backend}': use {instead}")
     try:
         chr = _OPEN[backend](opts)

@@ -443,3 +443,62 @@ def test_messages_that_come_before_the_greeting_wait_for_it(machine):
     assert line.end()[0] == 0
     said = line.output.splitlines()
     assert said[0] == '{"QMP": {"capabilities": []}}' and said[1] == '{"return": {}}'
+
+
+def test_a_monitor_by_datagrams(here, machine):
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as reserved,
+    ):
+        peer.bind(("127.0.0.1", 0))
+        peer.settimeout(20)
+        reserved.bind(("127.0.0.1", 0))
+        mine, its = peer.getsockname()[1], reserved.getsockname()[1]
+        reserved.close()
+        running = machine(
+            "-hda", "idle.img", *QUIET, "-S", "-monitor", f"udp:127.0.0.1:{mine}@127.0.0.1:{its}"
+        )
+        said = b""
+        while b"PU #0" not in said:
+            with contextlib.suppress(OSError):
+                peer.sendto(b"info cpus\n", ("127.0.0.1", its))
+                peer.settimeout(0.5)
+                said += peer.recv(65536)
+        peer.sendto(b"quit\n", ("127.0.0.1", its))
+        assert running.end()[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("udp:nosuch.invalid:1", "inet_dgram_opts failed"),
+        (
+            "udp:127.0.0.1:1@192.0.2.1:1",
+            "inet_dgram_opts: bind(ipv4,192.0.2.1,1): Cannot assign requested address",
+        ),
+        ("/dev/nosuch-tty", "/dev/nosuch-tty: No such file or directory"),
+        ("/dev/parport0", "the model has no character device 'parport'"),
+    ],
+    ids=["name", "address", "tty", "parport"],
+)
+def test_a_line_that_cannot_be_opened_is_named(here, machine, option, words):
+    running = machine("-hda", "idle.img", "-nographic", "-monitor", "null", "-serial", option)
+    status, errors = running.end()
+    assert status == 1 and words in errors, errors
+
+
+def test_a_serial_line_of_the_host(here, machine):
+    ours, theirs = os.openpty()
+    try:
+        tty.setraw(ours)
+        running = machine("-hda", "idle.img", *QUIET, "-S", "-monitor", os.ttyname(theirs))
+        said = b""
+        while b"(qemu) " not in said:
+            assert select.select([ours], [], [], 20)[0], said
+            said += os.read(ours, 4096)
+        assert not tty.tcgetattr(theirs)[3] & tty.ECHO
+        os.write(ours, b"quit\n")
+        assert running.end()[0] == 0
+    finally:
+        os.close(ours)
+        os.close(theirs)
