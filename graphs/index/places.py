@@ -88,6 +88,12 @@ class Places:
         known = self._known(number)
         return known if known is not None else self._ask(self.lib.getCursorLocation(cursor))
 
+    def inside(self, text: str) -> str:
+        """Text with paths of the tree for those on disk."""
+        for root, prefix in self.roots.items():
+            text = text.replace(root, prefix)
+        return text
+
     def of(self, location: Location) -> int:
         """Place of a location; -1 outside the tree."""
         number: int = location.raw

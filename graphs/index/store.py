@@ -25,7 +25,7 @@ from graphs.index.facts import FLOW_KINDS, SITE_KINDS, unplace
 from graphs.index.merge import SYMBOL_AT, Merged
 from graphs.index.resolve import KINDS, Resolved
 
-FORMAT = 2
+FORMAT = 3
 MAGIC = b"studykvm index\n"
 
 SCHEMA = """

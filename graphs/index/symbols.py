@@ -363,7 +363,10 @@ class Symbols:
         """A type in C."""
         found = self.spellings.get(kind.d0)
         if found is None:
-            found = self.spellings[kind.d0] = text(self.lib.getTypeSpelling(kind))
+            found = text(self.lib.getTypeSpelling(kind))
+            if " at /" in found:  # clang names what has no name by its place, in full
+                found = self.places.inside(found)
+            self.spellings[kind.d0] = found
         return found
 
     def _letter(self, kind: Type) -> str:

@@ -114,6 +114,15 @@ def test_renewed_is_as_from_scratch(project, tmp_path, file, old, new):
     assert content(tmp_path / "a.index") == content(tmp_path / "b.index")
 
 
+def test_types_without_a_name_are_placed_in_the_tree(project, tmp_path):
+    with (project / "driver.h").open("a") as header:
+        header.write("struct pair { struct { int a; } inner; };\n")
+    index(project, tmp_path / "a.index")
+    found = content(tmp_path / "a.index")
+    assert any("'struct (unnamed struct at driver.h:6:15)'" in row for row in found["fields"])
+    assert not any(str(project) in row for table in found.values() for row in table)
+
+
 def test_nothing_changed_reads_nothing(project, tmp_path):
     index(project, tmp_path / "a.index")
     before = content(tmp_path / "a.index")
