@@ -290,8 +290,10 @@ def test_counts_begin_with_one(argv, capsys):
     "argv",
     [
         ["structures", "a.trace", "--step", "-1", "-o", "a.svg"],
+        ["draw", "a.trace", "--thread", "-1", "-o", "a.svg"],
+        ["trace", "show", "a.trace", "--thread", "x"],
     ],
-    ids=["structures"],
+    ids=["structures", "draw", "trace"],
 )
 def test_numbers_begin_with_zero(argv, capsys):
     from studykvm.cli import main
