@@ -39,6 +39,9 @@ def test_device_lists_all_kinds_as_the_real_program_does(capsys):
     [
         ("foo", "The foo device has not been found\n"),
         ("isa-fdc", 'device "isa-fdc" can\'t be added via command line\n'),
+        ("usb-mouse", "Did not find USB bus for usb-mouse\n"),
+        ("scsi-disk", "Did not find SCSI bus for scsi-disk\n"),
+        ("smbus-eeprom", "Did not find I2C bus for smbus-eeprom\n"),
     ],
 )
 def test_device_refuses_as_the_real_program_does(driver, answer, capsys):
