@@ -133,6 +133,7 @@ WRONG = {
     "index letter": "letter is neither a tree nor a tarball that can be unpacked",
     "struct BlockDriver.bdrv_open": "is a field: say struct BlockDriver, or sets BlockDriver.bdrv_open",
     "callers qcow_open()": "2 functions are called qcow_open; say which, as file:name",
+    "why bdrv_open2 raw_open --tree gone": "--tree gone: there is no such folder",
     "graph --check nosuch": "`studykvm compare --list` names them all",
 }
 

@@ -221,7 +221,7 @@ def library() -> Library:
         path = Path(folder, "native", "libclang.so")
         if path.exists():
             return Library(str(path))
-    raise GraphsError("reading C needs the libclang package: pip install 'libclang==18.1.1'")
+    raise GraphsError("reading C needs libclang 18: pip install 'studykvm[index]'")
 
 
 def text(string: String) -> str:

@@ -33,6 +33,8 @@ def opened(args: argparse.Namespace) -> Index:
 
 def sources(index: Index, tree: str | None) -> explain.Sources:
     """Source lines, from `tree` or from where the index was made."""
+    if tree and not os.path.isdir(tree):
+        raise StudyError(f"--tree {tree}: there is no such folder; name the sources that the index is of")
     return explain.Sources(tree or index.meta.get("tree"))
 
 

@@ -79,7 +79,8 @@ def _bar(done: int, total: int, path: str) -> None:
 
 def _told(report: "Report") -> None:
     functions, edges = counted(report.functions, "function"), counted(report.edges, "call")
-    sites = f"{counted(report.sites, 'place')} that call through pointers ({report.unresolved} unresolved)"
+    calling = "that calls" if report.sites == 1 else "that call"
+    sites = f"{counted(report.sites, 'place')} {calling} through pointers ({report.unresolved} unresolved)"
     print(f"{report.output}: {functions}, {edges}, {sites}")
     kept = report.files - report.read
     unchanged = f", {kept:,} unchanged" if kept else ""
