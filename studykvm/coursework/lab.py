@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import select
 import shlex
 import socket
@@ -157,13 +158,33 @@ def _plain(text: str) -> str:
     return "\n".join(lines)
 
 
+def _fitting(svg: str) -> str:
+    """Have a picture that is wider than a page made smaller, and not cut off, wherever it is embedded.
+
+    >>> _fitting('<svg width="1400pt" height="700pt" viewBox="0 0 1400 700">')
+    '<svg style="max-width:100%;height:auto" width="940" height="470" viewBox="0 0 1400 700">'
+    """
+    size = _SIZE.search(svg)
+    wide = float(size["width"]) * (4 / 3 if size["unit"] else 1) if size else 0.0
+    if size and wide > _PAGE:
+        high = round(_PAGE * float(size["height"]) / float(size["width"]))
+        svg = svg.replace(size[0], f'width="{_PAGE}" height="{high}"', 1)
+    return re.sub(r"<svg\b(?![^>]*\bstyle=)", '<svg style="max-width:100%;height:auto"', svg, count=1)
+
+
+_PAGE = 940
+_SIZE = re.compile(r'width="(?P<width>[\d.]+)(?P<unit>pt)?"\s+height="(?P<height>[\d.]+)(?:pt)?"')
+
+
 def show(name: str) -> None:
     """Show a picture that lies in the folder."""
     data = Path(name).read_bytes()
     if "IPython" in sys.modules:
         ipython, display = import_module("IPython"), import_module("IPython.display")
         if ipython.get_ipython() is not None:
-            display.display(display.SVG(data) if name.endswith(".svg") else display.Image(data))
+            display.display(
+                display.SVG(_fitting(data.decode())) if name.endswith(".svg") else display.Image(data)
+            )
             return
     print(f"(picture: {Path(name).resolve()})")
 
@@ -209,7 +230,8 @@ def stacks(piles: Mapping[str, Sequence[Any]], name: str = "stacks.svg") -> None
     width = gap + len(piles) * (wide + gap)
     height = gap + (max(map(len, piles.values())) + 1) * high
     font = 'font-family="sans-serif" text-anchor="middle"'
-    out = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" {font}>']
+    box = f'width="{width}" height="{height}" viewBox="0 0 {width} {height}"'
+    out = [f'<svg xmlns="http://www.w3.org/2000/svg" {box} {font}>']
     for column, (title, pile) in enumerate(piles.items()):
         x = gap + column * (wide + gap)
         middle, bottom = x + wide / 2, height - high

@@ -64,6 +64,12 @@ def test_it_runs_whole_and_has_pictures(source, tmp_path, monkeypatch):
     outputs = [out for cell in notebook.cells if cell.cell_type == "code" for out in cell.outputs]
     pictures = [out for out in outputs if "image/svg+xml" in out.get("data", {})]
     assert pictures and all("<svg" in out.data["image/svg+xml"] for out in pictures)
+    for drawn in (out.data["image/svg+xml"] for out in pictures):
+        # A page is not wide, and what does not fit would be cut off.
+        root = drawn[drawn.index("<svg") : drawn.index(">", drawn.index("<svg"))]
+        assert "max-width:100%" in root and "viewBox" in root
+        width = re.search(r'width="([\d.]+)(pt)?"', root)
+        assert float(width[1]) * (4 / 3 if width[2] else 1) <= 940
     text = "".join(out.get("text", "") for out in outputs)
     exercise = next(one for one in exercises() if one.notebook == source.stem)
     for question in exercise.questions:
