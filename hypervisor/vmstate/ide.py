@@ -90,7 +90,8 @@ def is_identify_set(opaque: Any, version_id: int) -> int:
 def ide_pci_post_load(opaque: PCIIDEState, version_id: int) -> int:
     """Keep the bit that older versions counted further than."""
     for bm in opaque.bmdma:
-        bm.unit &= 1
+        # quirk: 0.12.4 makes drive 1 out of none.
+        bm.unit = -1 if bm.unit == 0xFF else bm.unit & 1
     return 0
 
 
