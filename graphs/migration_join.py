@@ -96,9 +96,9 @@ def join(source: Trace, destination: Trace, path: str) -> Joined:
     writes = _passed(source, _WRITES, _BEGINS_WRITING)
     reads = _passed(destination, _READS, _BEGINS_READING)
     if not writes:
-        raise GraphsError("the first trace is none of a migration's source: nothing was written")
+        raise GraphsError("no machine was sent in the first trace: boot the source with --trace, and migrate")
     if not reads:
-        raise GraphsError("the second trace is none of a migration's destination: nothing was read")
+        raise GraphsError("no machine came in the second trace: boot with -incoming and --trace")
     if reads[-1][2] > writes[-1][2]:
         raise GraphsError(
             f"the destination read {reads[-1][2]:,} bytes and the source wrote {writes[-1][2]:,}: these two"

@@ -94,7 +94,8 @@ def find_step(trace: Trace, place: str) -> tuple[int, int]:
 
         known = {call.function for call in trace.calls()}
         near = ", ".join(difflib.get_close_matches(function, known, n=3))
-        hint = f"#1 to #{len(calls)}" if calls else f"did you mean {near}?" if near else "it is never called"
+        listed = "`studykvm trace stats FILE` lists what was called"
+        hint = f"#1 to #{len(calls)}" if calls else f"did you mean {near}?" if near else listed
         raise GraphsError(f"{place}: no such call in this trace; {hint}")
     call = calls[number - 1]
     if fits["side"] != "exit":
