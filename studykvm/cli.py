@@ -28,7 +28,7 @@ class Command:
 
 
 _PLAIN = dict(zip("─│┌┐└┘✓✗·×µ█", "-|++++yn*xu#", strict=True)) | {"…": "...", "→": "->"}
-_COLLECT_AFTER = 50_000
+_COLLECT_AFTER = 200_000
 """Objects between two looks for cycles that nobody holds."""
 _TAGLINE = "Run a traced boot, see every call and structure change, hold it against the real QEMU."
 _RUN, _READ = "run the machine and its tools", "read what was recorded"

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -131,7 +132,7 @@ def registry() -> list[TracedFunction]:
 
 def entries_from(fid: int) -> list[TracedFunction]:
     """Return the functions with this number and above."""
-    return list(_entries.values())[fid:]
+    return list(itertools.islice(_entries.values(), fid, None)) if fid < len(_entries) else []
 
 
 def install(session: Session) -> None:
