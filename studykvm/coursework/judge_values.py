@@ -177,16 +177,26 @@ def command(spec: dict[str, Any], answer: Any) -> list[Part]:
     options = [word for word in before if word.startswith("-")]
     if len(options) < len(words) - 1 - len(rest):
         parts.append(Part(False, "the monitor takes options before the argument, not behind it"))
-    for option in spec["options"]:
-        if option in options:
-            parts.append(Part(True, f"{option}: given"))
-        else:
-            parts.append(
-                Part(False, "without an option that is asked for the prompt does not come back at once")
-            )
+    known = _options(spec["word"])
+    for option in options:
+        if option not in known.values():
+            parts.append(Part(False, f"{option[:40]!r} is no option of {spec['word']}"))
+    if known[spec["flag"]] in options:
+        parts.append(Part(True, f"{known[spec['flag']]}: given"))
+    else:
+        parts.append(Part(False, "as it stands, the prompt does not come back at once: an option is missing"))
     if len(rest) != 1:
         return [*parts, Part(False, "it takes one argument: where to")]
     return [*parts, _uri(spec, rest[0])]
+
+
+def _options(word: str) -> dict[str, str]:
+    """A command's options by what the monitor's table calls them."""
+    from hypervisor.monitor_commands import mon_cmds
+
+    types = next(one.args_type for one in mon_cmds if one.name == word)
+    pairs = (argument.partition(":") for argument in types.split(","))
+    return {name: letter for name, _, letter in pairs if letter.startswith("-")}
 
 
 def _elsewhere(uri: str, scheme: str, port: str) -> str:

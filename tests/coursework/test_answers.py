@@ -194,6 +194,8 @@ def test_the_command_goes_where_the_other_machine_waits():
         "migrate -d tcp:10.1.2.3:4444": "is that one another?",
         "migrate tcp:0:4444 -d": "options before the argument",
         "migrate -d exec:cat": "nothing of it goes to port 4444",
+        "migrate -d -x tcp:0:4444": "'-x' is no option of migrate",
+        "migrate tcp:0:4444": "the prompt does not come back at once",
     }.items():
         assert word in str(judged("8.7", answer)), judged("8.7", answer)
 
