@@ -69,7 +69,9 @@ def check_file(path: str | Path, seconds: int = SECONDS) -> Checked:
         if "error" in row:
             checked.verdicts.append(Verdict(question.id, [Part(False, str(row["error"]))]))
         else:
-            checked.verdicts.append(judged(question.id, row.get("answer", ...), row.get("trace")))
+            trace = row.get("trace")
+            own = trace if isinstance(trace, str) else None
+            checked.verdicts.append(judged(question.id, row.get("answer", ...), own))
     return checked
 
 

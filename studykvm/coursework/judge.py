@@ -58,7 +58,7 @@ def judge(question: Question, answer: Any, trace: Any = None) -> Verdict:
             and question.kind in ("path", "graph")
             and any(part.ok is False for part in parts)
         ):
-            parts = parts + judge_calls.in_trace(trace, answer)
+            parts = parts + _in_trace(trace, answer)
         return Verdict(question.id, parts + _where_to_look(parts))
     except BadAnswer as wrong:
         return Verdict(
@@ -66,6 +66,15 @@ def judge(question: Question, answer: Any, trace: Any = None) -> Verdict:
         )
     except RecursionError:
         return Verdict(question.id, [Part(False, "the answer is nested too deep to be read")])
+
+
+def _in_trace(trace: Any, answer: Any) -> list[Part]:
+    from tracer.errors import TracerError
+
+    try:
+        return judge_calls.in_trace(trace, answer)
+    except (TracerError, OSError) as error:
+        return [Part(None, f"your trace tells nothing of it: {error}")]
 
 
 def _where_to_look(parts: list[Part]) -> list[Part]:
