@@ -3,12 +3,14 @@
 The guests find the registers where the firmware put them.
 """
 
-import time
+import pytest
 
 from hypervisor.boot import run_boot
 from tests.hypervisor import guest_code as asm
 from tests.hypervisor import guest_images as images
+from tests.hypervisor.machines import until
 from tests.hypervisor.test_guests import Console
+from tests.hypervisor.test_kvm import with_kvm
 
 PM = 0xB000
 SLEEP = 1 << 13
@@ -36,22 +38,38 @@ def disk(tmp_path, code):
     return ["-hda", str(tmp_path / "guest.img"), "-net", "none", "-m", "4"]
 
 
+def come_up(running):
+    """Wait until the firmware has put the registers where they belong; the timer's bit is set by then."""
+    running.wait_for("(qemu) ")
+    until(lambda: "= 0x01" in running.ask("i/h 0xb000"))
+
+
+def press(running):
+    """Press the button once the guest has enabled it."""
+    running.wait_for("(qemu) ")
+    until(lambda: "0x100" in running.ask("i/h 0xb002"))
+    running.type("system_powerdown\n")
+
+
 def test_a_guest_switches_itself_off_by_acpi(tmp_path):
     result = run_boot(disk(tmp_path, asm.put("Z") + OFF), 20)
     assert (result.reason, result.status) == ("guest", 0) and result.screen.endswith("Z")
 
 
-def test_a_guest_that_waits_for_the_button_switches_itself_off(machine, tmp_path):
+PROCESSORS = [pytest.param((), id="unicorn"), pytest.param(("-enable-kvm",), id="kvm", marks=with_kvm)]
+
+
+@pytest.mark.parametrize("processor", PROCESSORS)
+def test_a_guest_that_waits_for_the_button_switches_itself_off(machine, tmp_path, processor):
     code = out(PM + 2, 1 << 8) + asm.put("R") + BUTTON + asm.put("B") + OFF
-    running = machine(*disk(tmp_path, code), "-monitor", "stdio")
-    running.wait_for("(qemu) ")
-    time.sleep(0.3)
-    running.type("system_powerdown\n")
+    running = machine(*disk(tmp_path, code), "-monitor", "stdio", *processor)
+    press(running)
     assert running.end()[0] == 0
     assert "RB" in running.plain()
 
 
-def test_the_button_interrupts_a_guest_that_asks_for_it(machine, tmp_path):
+@pytest.mark.parametrize("processor", PROCESSORS)
+def test_the_button_interrupts_a_guest_that_asks_for_it(machine, tmp_path, processor):
     # Interrupt 9 is int 71h: its handler, at 0:7d00, switches off.
     entry = (0x71 * 4).to_bytes(2, "little")
     vector = (
@@ -62,18 +80,15 @@ def test_the_button_interrupts_a_guest_that_asks_for_it(machine, tmp_path):
     unmask = bytes.fromhex("e4a124fde6a1fb")
     code = vector + unmask + out(PM + 2, 1 << 8) + asm.put("R") + FOREVER
     code = code.ljust(0x100, b"\x90") + asm.put("I") + OFF
-    running = machine(*disk(tmp_path, code), "-monitor", "stdio")
-    running.wait_for("(qemu) ")
-    time.sleep(0.3)
-    running.type("system_powerdown\n")
+    running = machine(*disk(tmp_path, code), "-monitor", "stdio", *processor)
+    press(running)
     assert running.end()[0] == 0
     assert "RI" in running.plain()
 
 
 def test_a_guest_that_has_not_enabled_the_button_hears_nothing(machine, tmp_path):
     running = machine(*disk(tmp_path, asm.put("R") + FOREVER), "-monitor", "stdio")
-    running.wait_for("(qemu) ")
-    time.sleep(0.3)
+    come_up(running)
     running.type("system_powerdown\nxp/1xh 0x410\ni/h 0xb000\ninfo status\n")
     assert "VM status: running" in running.wait_for("VM status: ")
     # The timer's bit has been set all along, the button's is not.
@@ -84,8 +99,7 @@ def test_a_guest_that_has_not_enabled_the_button_hears_nothing(machine, tmp_path
 
 def test_the_registers_read_as_written(machine, tmp_path):
     running = machine(*disk(tmp_path, FOREVER), "-monitor", "stdio")
-    running.wait_for("(qemu) ")
-    time.sleep(0.3)
+    come_up(running)
     running.type(
         "o/h 0xb002 0x121\ni/h 0xb002\no/b 0xb2 0xf1\ni/h 0xb004\no/b 0xb2 0xf0\ni/h 0xb004\ni/b 0xb2\n"
     )
@@ -105,7 +119,7 @@ def test_the_registers_read_as_written(machine, tmp_path):
 
 def test_the_timer_counts_at_its_rate(machine, tmp_path):
     running = machine(*disk(tmp_path, FOREVER), "-monitor", "stdio", "-icount", "0")
-    running.wait_for("(qemu) ")
+    come_up(running)
     running.type("stop\ni/w 0xb008\ni/w 0xb008\nquit\n")
     assert running.end()[0] == 0
     first, second = [line.split(" = ")[1] for line in running.plain().splitlines() if "portl" in line]

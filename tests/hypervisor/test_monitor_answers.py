@@ -4,7 +4,6 @@
 overlay of 1 MiB, `-m 16 -net none -nographic -serial null -monitor stdio`.
 """
 
-import time
 import wave
 from pathlib import Path
 
@@ -12,7 +11,8 @@ import pytest
 
 from hypervisor import monitor
 from tests.hypervisor import guest_code as asm
-from tests.hypervisor.machines import answers
+from tests.hypervisor.machines import answers, until
+from tests.hypervisor.test_acpi import PROCESSORS
 from tests.hypervisor.tools import ours
 
 RECORDED = Path(__file__).with_name("monitor_answers.txt")
@@ -106,14 +106,15 @@ def test_a_drive_of_no_device_is_there_and_goes_nowhere(session):
     assert said[0] == "OK\n" and "more: type=hd removable=0 file=second.img" in said[1] and said[2] == ""
 
 
-def test_an_interrupt_that_cannot_be_refused(machine, tmp_path):
+@pytest.mark.parametrize("processor", PROCESSORS)
+def test_an_interrupt_that_cannot_be_refused(machine, tmp_path, processor):
     # Vector 2 leads to 0:7d00, which prints N and switches off; interrupts are off and the processor halts.
     vector = b"\x31\xc0\x8e\xd8\xc7\x06\x08\x00\x00\x7d\xc7\x06\x0a\x00\0\0"
     code = (vector + asm.put("R") + b"\xfa\xf4\xeb\xfd").ljust(0x100, b"\x90") + asm.put("N") + asm.OFF
     asm.write_disk(tmp_path / "nmi.img", code)
-    running = machine("-hda", str(tmp_path / "nmi.img"), "-monitor", "stdio")
+    running = machine("-hda", str(tmp_path / "nmi.img"), "-monitor", "stdio", *processor)
     running.wait_for("(qemu) ")
-    time.sleep(0.5)
+    until(lambda: "0x7d00 0x0000" in running.ask("xp/2hx 8"))
     running.type("nmi 1\ninfo status\nnmi 0\n")
     assert running.end()[0] == 0
     assert "VM status: running" in running.plain() and "RN" in running.plain()
