@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from typing import Any
 
 from hypervisor.block import (
@@ -171,7 +172,10 @@ def do_change_block(mon: Monitor, device: str, filename: str, fmt: str | None) -
             return
     if eject_device(mon, bs, 0) < 0:
         return
-    bdrv_open2(bs, filename, 0, drv)
+    ret = bdrv_open2(bs, filename, 0, drv)
+    if ret < 0:
+        # quirk: the monitor says nothing
+        print(f"studykvm: {filename}: {os.strerror(-ret)}; {device} is empty now", file=sys.stderr)
     monitor_read_bdrv_key_start(mon, bs, None, None)
 
 

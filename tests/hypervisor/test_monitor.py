@@ -70,6 +70,16 @@ def test_media_change_as_the_recording_shows_it(here, machine):
     assert running.output.replace("\r\n", "\n") + "rc=0\n" == scenario.output
 
 
+def test_a_medium_that_does_not_open_leaves_the_drive_empty_and_is_named(here, machine):
+    running = machine("-hda", "idle.img", "-S", "-nographic", "-serial", "null", "-monitor", "stdio")
+    running.wait_for("(qemu) ")
+    # As 0.12.4: nothing on the monitor.
+    assert running.ask("change ide1-cd0 gone.iso").endswith("change ide1-cd0 gone.iso\n")
+    assert "ide1-cd0: type=cdrom removable=1 locked=0 [not inserted]" in running.ask("info block")
+    running.type("quit\n")
+    assert "studykvm: gone.iso: No such file or directory; ide1-cd0 is empty now" in running.end()[1]
+
+
 ANSWERS = {
     "foo": "unknown command: 'foo'\n",
     "gdbserver": "gdbserver: the model has no such command\n",
