@@ -82,7 +82,7 @@ def test_a_medium_that_does_not_open_leaves_the_drive_empty_and_is_named(here, m
 
 ANSWERS = {
     "foo": "unknown command: 'foo'\n",
-    "gdbserver": "gdbserver: the model has no such command\n",
+    "gdbserver": "the model has no gdbserver\nCould not open gdbserver on device 'tcp::1234'\n",
     "info jit": "info jit: the model has no such command\n",
     "commit": "commit: block device name expected\n",
     "change ide1-cd0": "change: filename expected\n",
