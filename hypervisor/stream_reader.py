@@ -186,7 +186,9 @@ def read_stream(file: IO[bytes]) -> Iterator[Section]:
     """
     f = _open(file)
     if qemu_get_be32(f) != QEMU_VM_FILE_MAGIC:
-        raise HypervisorError('no saved machine: it does not begin with QEVM, as `migrate "exec:cat > FILE"` does')
+        raise HypervisorError(
+            'no saved machine: it does not begin with QEVM, as what `migrate "exec:cat > FILE"` writes does'
+        )
     version = qemu_get_be32(f)
     if version != QEMU_VM_FILE_VERSION:
         raise HypervisorError(
