@@ -4,8 +4,7 @@ Run: ``STUDYKVM_QEMU_KVM=path/to/qemu-kvm-0.12.4 python -m benchmarks index``. P
 the x86_64-softmmu build:
 
 - `studykvm index` from nothing, one process, against ``clang -cc1 -fsyntax-only`` over the same files in one
-  process: target, at most 0.7 times the time; under 150 MB. Building the visitor in C (`graphs/index/visitor.c`)
-  is part of the time;
+  process: target, at most 0.7 times the time; under 150 MB. The time includes building `visitor.c`;
 - two processes against doxygen, if it is installed: target, ahead of it. To be comparable it is asked for
   what an index holds, as XML and without pictures: the same headers, include folders and defines, macros
   expanded, references both ways with their places. The row "text of the C files alone" is doxygen without all

@@ -58,8 +58,9 @@ class Parser:
         self.header: Header | None = None
 
     def close(self) -> None:
-        """Free clang's index."""
+        """Free clang's index; and let go of the header, which knows the parser too: a ring that would stay."""
         self.lib.disposeIndex(self.index)
+        self.header = None
 
     def use_header(self, header: Header | None) -> None:
         """Read common headers from a precompiled one where it is safe."""

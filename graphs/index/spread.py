@@ -102,6 +102,7 @@ def _here(work: Work, paths: list[str]) -> Iterator[Facts]:
     for unit in reader.all(paths, common=True):
         yield _pack(unit)
     reader.parser.close()
+    del reader
     clang.trim()
 
 
