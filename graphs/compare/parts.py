@@ -31,6 +31,9 @@ from graphs.recordings import Recording
 
 _LOOP: Name = ("vl.c", "main_loop_wait")
 _TURNS, _EVERYTHING = 3, 760_000
+MISSING = "- the trace does not have it"
+_ASKED = {"do_info_migrate"}
+"""Asked as often as somebody liked, and answered as things stood then."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,33 @@ def compare_stream_part(
     if count(calls, part.selector) < number:
         return None
     return compare_stream(calls, recording, function, known, number)
+
+
+def compare_stream_parts(
+    calls: CallTable, recording: Recording, known: Collection[Name] = ()
+) -> list[tuple[Part, list[str]]]:
+    """Lay all such parts that both have over each other; the second answers of a question are any of them.
+
+    Returns
+    -------
+    list of (Part, list of str)
+        What differs in each.
+    """
+    found = []
+    for part in streams(recording):
+        differences = compare_stream_part(calls, recording, part, known)
+        if differences and part.selector.function in _ASKED:
+            others = range(1, count(calls, replace(part.selector, number=1)) + 1)
+            each = (
+                compare_stream(calls, recording, part.selector.function, known, n, part.selector.number)
+                for n in others
+            )
+            differences = next((lines for lines in each if not lines), differences)
+        if differences is None and part.selector.function not in _ASKED:
+            differences = [MISSING]
+        if differences is not None:
+            found.append((part, differences))
+    return found
 
 
 def count(table: CallTable, selector: Selector) -> int:

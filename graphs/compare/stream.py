@@ -204,35 +204,57 @@ def covers(name: Name) -> bool:
 
 
 def compare_stream(
-    calls: CallTable, recording: Recording, root: str, known: Collection[Name] = (), number: int = 1
+    calls: CallTable,
+    recording: Recording,
+    root: str,
+    known: Collection[Name] = (),
+    number: int = 1,
+    recorded: int = 0,
 ) -> list[str]:
     """Lay one call of the model over the same one of a recording.
 
     Functions are compared that both the model and any recording of this kind has.
 
+    Parameters
+    ----------
+    number, recorded : int
+        The how manieth call of the model, and which of the recording, if that is another.
+
     Returns
     -------
     list of str
-        What differs, a line each.
+        What differs, a line each: `+` the model's only, `-` the recording's only.
     """
     both = (calls.functions() | set(known)) & recording.calls.functions()
     ours, theirs = (
-        fold(table, root, number, lambda name: name in both and covers(name))
-        for table in (calls, recording.calls)
+        fold(table, root, which, lambda name: name in both and covers(name))
+        for table, which in ((calls, number), (recording.calls, recorded or number))
     )
     if ours is None or theirs is None:
         return [f"{root}: {'the model' if ours is None else 'the recording'} does not call it"]
-    found = [
-        f"{a or '(nothing)'}  |  {b or '(nothing)'}" for a, b in _pairs(list(ours.tree), list(theirs.tree))
-    ]
-    found += [f"buffer, ours only: {text}" for text in sorted(ours.buffers - theirs.buffers)]
-    return found + [f"buffer, theirs only: {text}" for text in sorted(theirs.buffers - ours.buffers)]
+    found = list(_differences(list(ours.tree), list(theirs.tree)))
+    found += [f"+ somewhere inside: {text}" for text in sorted(ours.buffers - theirs.buffers)]
+    return found + [f"- somewhere inside: {text}" for text in sorted(theirs.buffers - ours.buffers)]
 
 
-def _pairs(ours: list[str], theirs: list[str]) -> Iterator[tuple[str, str]]:
+def _differences(ours: list[str], theirs: list[str]) -> Iterator[str]:
+    """Each run of lines that one side lacks, under the calls that it stands in."""
     from difflib import SequenceMatcher
 
     for tag, a, b, c, d in SequenceMatcher(None, ours, theirs, autojunk=False).get_opcodes():
-        if tag != "equal":
-            yield from ((line, "") for line in ours[a:b])
-            yield from (("", line) for line in theirs[c:d])
+        for sign, lines, begin, end in (("+", ours, a, b), ("-", theirs, c, d)):
+            if tag != "equal" and begin < end:
+                yield f"in {' > '.join(_around(lines, begin))}:"
+                yield from (f"{sign} {line}" for line in lines[begin:end])
+
+
+def _around(lines: list[str], at: int) -> list[str]:
+    """The calls that a line stands in, the outermost first."""
+    found: list[str] = []
+    depth = len(lines[at]) - len(lines[at].lstrip())
+    for line in reversed(lines[:at]):
+        here = len(line) - len(line.lstrip())
+        if here < depth:
+            found.insert(0, line.strip())
+            depth = here
+    return found

@@ -23,6 +23,12 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("trace", nargs="?", metavar="TRACE", help="a trace (or NAME.calls.gz) to compare")
     parser.add_argument(
+        "destination",
+        nargs="?",
+        metavar="DST",
+        help="of a migration: TRACE is the source's, this the other side's",
+    )
+    parser.add_argument(
         "--recording", metavar="NAME", help="one that ships, or a path to NAME.calls.gz or its folder"
     )
     parser.add_argument(
@@ -56,6 +62,8 @@ def main(argv: list[str]) -> int:
         return 0
     if args.trace is None:
         parser.error("wants TRACE; --recording NAME adds the real program (--list names the recordings)")
+    if args.destination is not None:
+        return _both_sides(args)
     return _compare(args)
 
 
@@ -139,6 +147,38 @@ def _inside(table: "CallTable", recording: "Recording", known: "set[Name]", args
         raise StudyError(f"{selector}: {args.trace} has {ours} such calls and {recording.name} {theirs}")
     print("\n".join(report.lines(comparison, args.limit)))
     return comparison.equal
+
+
+def _both_sides(args: argparse.Namespace) -> int:
+    """Compare what the two sides of a migration did for it; how often its loop turned does not matter."""
+    from graphs import recordings
+    from graphs.compare.parts import MISSING, compare_stream_parts
+    from graphs.wording import counted
+    from studykvm import model
+    from studykvm.errors import StudyError
+
+    if not args.recording or args.subtree or args.output:
+        raise StudyError("two traces are compared with the recordings of a migration: --recording e01")
+    equal, known = True, model.heard()[0]
+    for path, side in ((args.trace, "_src_"), (args.destination, "_dst_")):
+        names = [name for name in recordings.names() if name.startswith(args.recording) and side in name]
+        if len(names) != 1:
+            print(
+                f"{path}: {args.recording} is not the name of one recording with {side} in it: not compared\n"
+            )
+            continue
+        found = compare_stream_parts(_read(path, ordered=True)[1], recordings.load(names[0]), known)
+        if all(differences == [MISSING] for _, differences in found):
+            raise StudyError(f"{path}: nothing of what {names[0]} shows is in it; is it the other side's?")
+        print(f"{path} and {names[0]} (+ the model only, - the recording only)")
+        for part, differences in found:
+            number = sum(line[0] in "+-" for line in differences)
+            print(f"  {part.title + ':':<44} {counted(number, 'difference') if number else 'equal'}")
+            print("".join(f"      {line}\n" for line in differences[: 20 * args.limit]), end="")
+            equal = equal and not differences
+        print()
+    print("equal, however often the loop turned" if equal else "not equal")
+    return 0 if equal else 1
 
 
 def _list() -> None:

@@ -4,6 +4,7 @@ The recorded machines ran 0.12.4's BIOS; ours run SeaBIOS, since the built-in BI
 """
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 from graphs import recordings
 from graphs.calls import CallTable
 from graphs.compare.stream import compare_stream
+from studykvm.cli import main
 from studykvm.model import load_model
 from tests.hypervisor.guest_code import ENVIRONMENT, lba
 from tests.truth.replay import run
@@ -214,6 +216,7 @@ def traces(tmp_path_factory):
     def calls(scenario, name):
         return CallTable.from_trace(load(ran(scenario) / f"{name}.trace"))
 
+    calls.folder = ran
     return calls
 
 
@@ -235,3 +238,19 @@ def test_saving_and_moving_make_the_recorded_calls(traces, scenario, side, recor
         traces(scenario, side), recordings.load(recording), function, known(), number=number
     )
     assert found == []
+
+
+@pytest.mark.xdist_group("streams")
+def test_both_sides_are_compared_by_one_command(traces, capsys):
+    folder = traces.folder("e01")
+    source, destination = (str(folder / f"e01.{side}.trace") for side in ("src", "dst"))
+    assert main(["compare", source, destination, "--recording", "e01"]) == 0
+    told = capsys.readouterr().out
+    assert told.endswith("equal, however often the loop turned\n")
+    assert len(re.findall(r"^  .*: +equal$", told, re.M)) >= 6
+    assert main(["compare", source, destination, "--recording", "e05"]) == 1
+    told = capsys.readouterr().out
+    assert told.endswith("not equal\n")
+    assert re.search(r"in do_migrate:\n +- +exec_start_outgoing_migration\n", told)
+    assert main(["compare", destination, source, "--recording", "e01"]) == 1
+    assert "is it the other side's?" in capsys.readouterr().err
