@@ -78,17 +78,21 @@ def _parse(prop: Property, value: str) -> Any:
     if prop.type == "pci-devfn":
         slot, _, function = value.partition(".")
         return int(slot, 16) << 3 | int(function or "0", 16)
-    if prop.type == "drive":
-        from hypervisor.vl_drive import drive_get_by_id
-
-        dinfo = drive_get_by_id(value)
-        if dinfo is not None:
-            return dinfo
     if prop.type in _INTEGERS:
         number, rest = strtoll(value)
         if not rest:
             return number & (1 << _INTEGERS[prop.type]) - 1
     raise ValueError(value)
+
+
+@traced
+def parse_drive(dev: DeviceState, prop: Property, str: str) -> int:
+    """Set a property that names a drive; 0, or -1 if there is none of this name."""
+    from hypervisor.vl_drive import drive_get_by_id
+
+    dinfo = drive_get_by_id(str)
+    setattr(dev, qdev_get_prop_ptr(dev, prop), dinfo)
+    return 0 if dinfo is not None else -1
 
 
 @traced
@@ -99,6 +103,10 @@ def qdev_prop_parse(dev: DeviceState, name: str, value: str) -> int:
         print(f'property "{dev.info.name}.{name}" not found', file=sys.stderr)
         return -1
     try:
+        if prop.type == "drive":
+            if parse_drive(dev, prop, value) != 0:
+                raise ValueError(value)
+            return 0
         parsed = _parse(prop, value)
     except ValueError:
         print(f'property "{dev.info.name}.{name}": failed to parse "{value}"', file=sys.stderr)
