@@ -58,7 +58,7 @@ class Parser:
         self.header: Header | None = None
 
     def close(self) -> None:
-        """Free clang's index; and let go of the header, which knows the parser too: a ring that would stay."""
+        """Free clang's index, and let go of the header: it knows the parser too, a ring that would stay."""
         self.lib.disposeIndex(self.index)
         self.header = None
 
