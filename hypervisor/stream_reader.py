@@ -21,6 +21,7 @@ from hypervisor.block_migration import (
     BLOCK_SIZE,
 )
 from hypervisor.errors import HypervisorError
+from hypervisor.exec import TARGET_PAGE_SIZE
 from hypervisor.savevm import (
     QEMU_VM_EOF,
     QEMU_VM_FILE_MAGIC,
@@ -37,12 +38,11 @@ from hypervisor.savevm_file import (
     qemu_get_be64,
     qemu_get_byte,
 )
-from hypervisor.vl_ram import (
+from hypervisor.vl_ram_runs import (
     RAM_SAVE_FLAG_COMPRESS,
     RAM_SAVE_FLAG_EOS,
     RAM_SAVE_FLAG_MEM_SIZE,
     RAM_SAVE_FLAG_PAGE,
-    TARGET_PAGE_SIZE,
 )
 from hypervisor.vmstate import VMStateDescription, parse
 
@@ -187,7 +187,11 @@ def read_stream(file: IO[bytes]) -> Iterator[Section]:
     f = _open(file)
     if qemu_get_be32(f) != QEMU_VM_FILE_MAGIC:
         raise HypervisorError(
+<<<<<<< HEAD
+            'no saved machine: it does not begin with QEVM, as `migrate "exec:cat > FILE"` does'
+=======
             'no saved machine: it does not begin with QEVM, as what `migrate "exec:cat > FILE"` writes does'
+>>>>>>> origin/main
         )
     version = qemu_get_be32(f)
     if version != QEMU_VM_FILE_VERSION:

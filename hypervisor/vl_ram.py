@@ -15,20 +15,16 @@ accelerator what changed; the loop ends early when the stream's rate limit is re
 
 from __future__ import annotations
 
-import ctypes
 import errno
-import struct
 import time
-from functools import cache
 
 from hypervisor.accel.touched import touched
-from hypervisor.exec import ram
+from hypervisor.exec import TARGET_PAGE_SIZE, ram
 from hypervisor.program import on_reset
 from hypervisor.savevm import complain
 from hypervisor.savevm_file import (
     IO_BUF_SIZE,
     QEMUFile,
-    _buffer,
     _put,
     qemu_file_has_error,
     qemu_file_rate_limit,
@@ -38,25 +34,28 @@ from hypervisor.savevm_file import (
     qemu_put_be64,
     qemu_put_buffer,
 )
+from hypervisor.vl_ram_runs import (
+    ALIKE,
+    COMPRESSED,
+    FLAGS,
+    PAGE_RECORD,
+    PERIOD,
+    RAM_SAVE_FLAG_COMPRESS,
+    RAM_SAVE_FLAG_EOS,
+    RAM_SAVE_FLAG_MEM_SIZE,
+    RAM_SAVE_FLAG_PAGE,
+    clear,
+    load_runs,
+    next_flag,
+    records_of_pages,
+    records_of_zeros,
+    zeros_from,
+)
 from hypervisor.vl_state import state
 from tracer import traced
 from tracer.session import recording
 
 C_FILE = "vl.c"
-
-TARGET_PAGE_SIZE = 4096
-RAM_SAVE_FLAG_COMPRESS = 0x02
-RAM_SAVE_FLAG_MEM_SIZE = 0x04
-RAM_SAVE_FLAG_PAGE = 0x08
-RAM_SAVE_FLAG_EOS = 0x10
-_FLAGS = TARGET_PAGE_SIZE - 1
-_COMPRESSED = struct.Struct(">QB")
-_memcmp = ctypes.CDLL(None).memcmp
-_memcmp.argtypes = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t)
-_ALIKE = [bytes([byte]) * TARGET_PAGE_SIZE for byte in range(256)]
-_PERIOD = 4096
-_MOST = 64
-_ZEROS = bytes(_MOST * TARGET_PAGE_SIZE)
 
 _dirty = bytearray()
 _current_addr = 0
@@ -88,7 +87,7 @@ def cpu_physical_sync_dirty_bitmap(start_addr: int, end_addr: int) -> int:
 @traced
 def is_dup_page(page: bytes, ch: int) -> int:
     """Whether a page holds one byte only."""
-    return int(page == _ALIKE[ch])
+    return int(page == ALIKE[ch])
 
 
 @traced
@@ -104,17 +103,17 @@ def ram_save_block(f: QEMUFile) -> int:
     _current_addr = addr = number * TARGET_PAGE_SIZE
     page = ram()[addr : addr + TARGET_PAGE_SIZE]
     if is_dup_page(page, page[0]):
-        _put(f, _COMPRESSED.pack(addr | RAM_SAVE_FLAG_COMPRESS, page[0]))
+        _put(f, COMPRESSED.pack(addr | RAM_SAVE_FLAG_COMPRESS, page[0]))
     else:
         qemu_put_be64(f, addr | RAM_SAVE_FLAG_PAGE)
         qemu_put_buffer(f, page, TARGET_PAGE_SIZE)
     return 1
 
 
-def _save_zeros(f: QEMUFile, written: bytearray) -> int:
-    """Write pages of zeros as `ram_save_block` would one after the other; how many, 0 if there are none.
+def _save_run(f: QEMUFile, written: bytearray) -> int:
+    """Write pages as `ram_save_block` would one after the other; how many, 0 where it must look itself.
 
-    Most of a machine's memory is such. Where a trace runs, every page has its call.
+    No more than fill the buffer: then the rate limit is asked, as after each single page.
 
     Parameters
     ----------
@@ -125,56 +124,19 @@ def _save_zeros(f: QEMUFile, written: bytearray) -> int:
     number = _dirty.find(1, _current_addr // TARGET_PAGE_SIZE)
     if number < 0:
         return 0
-    # No more than fill the buffer: then the rate limit is asked, as after each single page.
-    room = -((f._index - IO_BUF_SIZE) // _COMPRESSED.size)
-    limit = number + min(room, _PERIOD - number % _PERIOD)
-    limit = _next(_dirty, 0, number, limit)
-    count = (_next(written, 1, number, limit) - number) or _zeros_from(number, limit - number)
+    room = IO_BUF_SIZE - f._index
+    limit = number + min(-(-room // COMPRESSED.size), PERIOD - number % PERIOD)
+    limit = next_flag(_dirty, 0, number, limit)
+    count = (next_flag(written, 1, number, limit) - number) or zeros_from(number, limit - number)
+    if count:
+        _put(f, records_of_zeros(number, count))
+    else:
+        count, records = records_of_pages(number, min(limit, number - (-room // PAGE_RECORD)))
+        _put(f, records)
     if count:
         _dirty[number : number + count] = bytes(count)
-        _put(f, _records_of_zeros(number, count))
         _current_addr = (number + count - 1) * TARGET_PAGE_SIZE
     return count
-
-
-def _next(flags: bytearray, flag: int, number: int, limit: int) -> int:
-    """Where the next such flag is before the limit; the limit if there is none."""
-    found = flags.find(flag, number, limit)
-    return found if found >= 0 else min(limit, len(flags))
-
-
-def _zeros_from(number: int, limit: int) -> int:
-    """How many pages are zeros: compared in place, twice as many each time, then half as many."""
-    start = ctypes.addressof(ctypes.c_char.from_buffer(ram())) + number * TARGET_PAGE_SIZE
-    done, step, grows = 0, 1, True
-    while step and done < limit:
-        step = min(step, limit - done)
-        if _memcmp(start + done * TARGET_PAGE_SIZE, _ZEROS, step * TARGET_PAGE_SIZE):
-            grows, step = False, step // 2
-        else:
-            done += step
-            step = min(2 * step, _MOST) if grows else step // 2
-    return done
-
-
-@cache
-def _first_records() -> bytearray:
-    """What stands in the stream for the first 16 MiB, if they are zeros."""
-    records = bytearray(_PERIOD * _COMPRESSED.size)
-    records[7 :: _COMPRESSED.size] = bytes([RAM_SAVE_FLAG_COMPRESS]) * _PERIOD
-    records[6 :: _COMPRESSED.size] = bytes(range(0, 256, 16)) * 256
-    records[5 :: _COMPRESSED.size] = b"".join(bytes([byte]) * 16 for byte in range(256))
-    return records
-
-
-def _records_of_zeros(number: int, count: int) -> bytearray:
-    """What stands in the stream for pages of zeros, which all lie in the same 16 MiB."""
-    begin, size = number % _PERIOD, _COMPRESSED.size
-    records = _first_records()[begin * size : (begin + count) * size]
-    for column, byte in enumerate((number // _PERIOD).to_bytes(5, "big")):
-        if byte:
-            records[column::size] = bytes([byte]) * count
-    return records
 
 
 @traced
@@ -231,7 +193,7 @@ def ram_save_live(mon: object, f: QEMUFile, stage: int, opaque: None) -> int:
     before, begun = _bytes_transferred, time.monotonic_ns()
     written = None if recording() else touched(ram())
     while not qemu_file_rate_limit(f):
-        saved = (written is not None and _save_zeros(f, written)) or ram_save_block(f)
+        saved = (written is not None and _save_run(f, written)) or ram_save_block(f)
         if not saved:
             break
         _bytes_transferred += saved * TARGET_PAGE_SIZE
@@ -254,54 +216,14 @@ def _load_page(f: QEMUFile, addr: int, flags: int, written: bytearray) -> int:
         byte = qemu_get_byte(f)
         if byte:
             written[number] = 1
-            memory[addr : addr + TARGET_PAGE_SIZE] = _ALIKE[byte]
+            memory[addr : addr + TARGET_PAGE_SIZE] = ALIKE[byte]
         else:
-            _clear(number, 1, written)
+            clear(number, 1, written)
     else:
         written[number] = 1
         with memoryview(memory) as view:
             qemu_get_buffer(f, view[addr : addr + TARGET_PAGE_SIZE], TARGET_PAGE_SIZE)
     return 0
-
-
-def _clear(number: int, count: int, written: bytearray) -> None:
-    """Have pages hold zeros; one that nobody wrote is left alone, and takes no memory of the host."""
-    limit = number + count
-    while (number := _next(written, 1, number, limit)) < limit:
-        zeros = _zeros_from(number, _next(written, 0, number, limit) - number)
-        if not zeros:
-            addr = number * TARGET_PAGE_SIZE
-            ram()[addr : addr + TARGET_PAGE_SIZE] = _ALIKE[0]
-        number += zeros or 1
-
-
-def _load_zeros(f: QEMUFile, written: bytearray) -> None:
-    """Read the pages of zeros that come next, as far as they are in the buffer."""
-    buf, size = _buffer(f), _COMPRESSED.size
-    while f._index + size <= f._size:
-        addr, byte = _COMPRESSED.unpack_from(buf, f._index)
-        number = addr // TARGET_PAGE_SIZE
-        if byte or addr & _FLAGS != RAM_SAVE_FLAG_COMPRESS or number >= len(written):
-            return
-        room = min(_PERIOD - number % _PERIOD, len(written) - number)
-        here = bytes(buf[f._index : min(f._index + room * size, f._size)])
-        count = _alike(here, _records_of_zeros(number, len(here) // size)) // size
-        _clear(number, count, written)
-        f._index += count * size
-
-
-def _alike(found: bytes, expected: bytearray) -> int:
-    """How many bytes are alike from the beginning on."""
-    low, high = 0, min(len(found), len(expected))
-    if found[:high] == expected[:high]:
-        return high
-    while low + 1 < high:
-        middle = (low + high) // 2
-        if found[low:middle] == expected[low:middle]:
-            low = middle
-        else:
-            high = middle
-    return low
 
 
 @traced
@@ -316,9 +238,9 @@ def ram_load(f: QEMUFile, opaque: None, version_id: int) -> int:
         return -errno.EINVAL
     flags, written = 0, touched(ram())
     while not flags & RAM_SAVE_FLAG_EOS:
-        _load_zeros(f, written)
+        load_runs(f, written, whole=not recording())
         addr = qemu_get_be64(f)
-        flags, addr = addr & _FLAGS, addr & ~_FLAGS
+        flags, addr = addr & FLAGS, addr & ~FLAGS
         if flags & RAM_SAVE_FLAG_MEM_SIZE and addr != len(ram()):
             _other_size(addr)
             return -errno.EINVAL
