@@ -55,7 +55,7 @@ predict("3.4", ...)
 # ## What configure decides
 #
 # configure looks at the host and writes config-host.mak, and for each target a config-target.mak. make turns both into
-# headers. These are the headers by which the index was built; which of their lines tell of the host, which of the target?
+# headers. These are the headers by which the index was built. Which of their lines would be others on your machine?
 
 # %%
 source = graphs.open()
@@ -212,7 +212,7 @@ check("3.5", ...)
 
 # %%
 modules = Path("/usr/lib/grub/i386-pc")
-if modules.is_dir() and shutil.which("grub-mkimage"):
+if modules.is_dir() and shutil.which("grub-mkimage") and Path("/usr/share/seabios").is_dir():
     Path("grub.cfg").write_text("serial\nterminal_output serial\necho GRUB is here\nls\n")
     used = ["biosdisk", "part_msdos", "serial", "terminal", "echo", "ls"]
     make = ["grub-mkimage", "-O", "i386-pc", "-p", "/boot", "-c", "grub.cfg", "-o", "core.img", *used]
@@ -220,8 +220,9 @@ if modules.is_dir() and shutil.which("grub-mkimage"):
     table = struct.pack("<BxxxBxxxII", 0x80, 6, 2048, 2048) + bytes(48)
     first = (modules / "boot.img").read_bytes()[:440].ljust(446, b"\0") + table + b"\x55\xaa"
     Path("grub.img").write_bytes((first + Path("core.img").read_bytes()).ljust(4 << 20, b"\0"))
-    bios = "-bios seabios" if Path("/usr/share/seabios").is_dir() else ""
-    command = f"boot {bios} -hda grub.img -nographic -monitor stdio -serial file:grub.txt --trace grub.trace"
+    command = (
+        "boot -bios seabios -hda grub.img -nographic -monitor stdio -serial file:grub.txt --trace grub.trace"
+    )
     run(command, typed=[("grub.txt", "grub>"), "info blockstats", "quit"])
     print(re.sub(r"\x1b(\[[^A-Za-z]*[A-Za-z]|c)", "", Path("grub.txt").read_text(errors="replace")))
     reads = [

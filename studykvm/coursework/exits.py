@@ -1,6 +1,7 @@
 """What it costs when a guest leaves its processor: a guest that writes to a port again and again, timed.
 
 - `cost(accel) -> float | None`: microseconds an exit under "unicorn" or "kvm"; None where that cannot be used
+- `costs(accel)`: the same by the clock and by the processor's time, which differ on a busy machine
 - `guest(times) -> bytes`: its boot sector
 
 Two boots are timed, one with many writes and one with none; their difference is what the writes cost.
@@ -9,6 +10,7 @@ Two boots are timed, one with many writes and one with none; their difference is
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -33,7 +35,13 @@ def guest(times: int) -> bytes:
 
 
 def cost(accel: str) -> float | None:
-    """Measure."""
+    """Measure, by the clock."""
+    measured = costs(accel)
+    return measured[0] if measured else None
+
+
+def costs(accel: str) -> tuple[float, float] | None:
+    """Measure, by the clock and by the time that processors spent on it."""
     if accel == "kvm" and not os.access("/dev/kvm", os.R_OK | os.W_OK):
         return None
     times = TIMES[accel]
@@ -41,10 +49,11 @@ def cost(accel: str) -> float | None:
         few, many = (_seconds(Path(folder), accel, n) for n in (1, times))
     if few is None or many is None:
         return None
-    return max(many - few, 1e-4) / times * 1e6
+    clock, spent = (max(long - short, 1e-4) / times * 1e6 for long, short in zip(many, few, strict=True))
+    return clock, spent
 
 
-def _seconds(folder: Path, accel: str, times: int) -> float | None:
+def _seconds(folder: Path, accel: str, times: int) -> tuple[float, float] | None:
     disk = folder / "disk.img"
     disk.write_bytes(guest(times).ljust(1 << 20, b"\0"))
     root = str(Path(__file__).parents[2])
@@ -52,7 +61,7 @@ def _seconds(folder: Path, accel: str, times: int) -> float | None:
     command = [sys.executable, "-m", "studykvm", "boot", "-net", "none", "-m", "4", "-hda", str(disk)]
     if accel == "kvm":
         command.append("-enable-kvm")
-    start = time.perf_counter()
+    start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     try:
         done = subprocess.run(
             command,
@@ -63,6 +72,7 @@ def _seconds(folder: Path, accel: str, times: int) -> float | None:
         )
     except subprocess.TimeoutExpired:
         return None
-    taken = time.perf_counter() - start
+    taken, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     refused = accel == "kvm" and b"KVM" in done.stderr and b"not" in done.stderr
-    return None if done.returncode or refused else taken
+    return None if done.returncode or refused else (taken, spent)

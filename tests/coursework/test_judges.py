@@ -379,25 +379,27 @@ def test_no_answer_yet_shows_the_form_of_one(question):
     ids=["word", "negative", "list", "dict", "nan", "zero", "long", "object"],
 )  # fmt: skip
 def test_no_measurement_is_made_for_what_is_no_measure(answer, monkeypatch):
-    monkeypatch.setattr("studykvm.coursework.exits.cost", lambda accel: 1 / 0)
+    monkeypatch.setattr("studykvm.coursework.exits.costs", lambda accel: 1 / 0)
     assert "microseconds, as a number" in str(judged("2.4", answer))
 
 
 def test_a_measured_cost_is_right_within_a_factor_of_five(monkeypatch):
-    monkeypatch.setattr("studykvm.coursework.exits.cost", lambda accel: 2.0)
+    monkeypatch.setattr("studykvm.coursework.exits.costs", lambda accel: (2.0, 2.0))
     assert judged("2.4", 9.9).right and judged("2.4", "0.41 us").right and judged("2.4", "2000 ns").right
     assert "more than five times" in str(judged("2.4", 10.1))
     assert "less than a fifth" in str(judged("2.4", "0.3"))
-    monkeypatch.setattr("studykvm.coursework.exits.cost", lambda accel: None)
+    monkeypatch.setattr("studykvm.coursework.exits.costs", lambda accel: None)
     assert judged("2.5", 7).right
+    monkeypatch.setattr("studykvm.coursework.exits.costs", lambda accel: (20.0, 1.0))
+    assert judged("2.4", 0.3).right and judged("2.4", 90).right and not judged("2.4", 101).right
 
 
 def test_what_an_exit_costs_can_be_measured():
     from studykvm.coursework import exits
 
-    cost = exits.cost("unicorn")
+    clock, spent = exits.costs("unicorn")
     # Unicorn's hook of a port, by its own measure 0.36 us; a hundred times that on a busy machine.
-    assert 0.02 < cost < 40
+    assert 0.02 < clock < 40 and 0.02 < spent < 10
 
 
 def test_this_machine_is_probed_as_the_shell_would():
@@ -431,7 +433,7 @@ def test_an_answer_nested_without_end_is_no_crash(question, monkeypatch):
     import sys
 
     # What a run of the tools leaves behind in the same process.
-    monkeypatch.setattr("studykvm.coursework.exits.cost", lambda accel: 1.0)
+    monkeypatch.setattr("studykvm.coursework.exits.costs", lambda accel: (1.0, 1.0))
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(1_000_000)
     try:
