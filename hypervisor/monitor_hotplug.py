@@ -22,6 +22,7 @@ from hypervisor.vl_drive import (
     BlockInterfaceType,
     DriveInfo,
     drive_add,
+    drive_get_max_bus,
     drive_init,
     drive_uninit,
 )
@@ -97,7 +98,10 @@ def _accepts(mon: Monitor, dinfo: DriveInfo, pci_addr: str) -> bool:
     """Whether a new drive finds its place."""
     if dinfo.devaddr:
         monitor_printf(mon, "Parameter addr not supported\n")
-    elif dinfo.type == BlockInterfaceType.IF_NONE:
+        return False
+    # quirk: asked for, and never used.
+    drive_get_max_bus(dinfo.type)
+    if dinfo.type == BlockInterfaceType.IF_NONE:
         monitor_printf(mon, "OK\n")
         return True
     elif dinfo.type == IF_SCSI:
