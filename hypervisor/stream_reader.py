@@ -187,11 +187,7 @@ def read_stream(file: IO[bytes]) -> Iterator[Section]:
     f = _open(file)
     if qemu_get_be32(f) != QEMU_VM_FILE_MAGIC:
         raise HypervisorError(
-<<<<<<< HEAD
-            'no saved machine: it does not begin with QEVM, as `migrate "exec:cat > FILE"` does'
-=======
             'no saved machine: it does not begin with QEVM, as what `migrate "exec:cat > FILE"` writes does'
->>>>>>> origin/main
         )
     version = qemu_get_be32(f)
     if version != QEMU_VM_FILE_VERSION:
