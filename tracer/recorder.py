@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import platform
 import sys
 import threading
 import time
@@ -156,7 +155,7 @@ def _metadata(note: str, session: Session) -> dict[str, Any]:
     return {
         "program": os.path.basename(sys.argv[0]) if sys.argv else "",
         "argv": [os.fsencode(arg).decode("utf-8", "backslashreplace") for arg in sys.argv],
-        "python": platform.python_version(),
+        "python": sys.version.split()[0],
         "started": time.time(),
         "clock": session.clock(),
         "note": note,

@@ -6,7 +6,6 @@ printed, unless -nographic showed it all along, and on stderr what the run met o
 
 import os
 import sys
-import textwrap
 
 
 def main(argv: list[str]) -> int:
@@ -47,6 +46,8 @@ def _print_notes(notes: dict[str, str]) -> None:
     """Say on stderr what the reader may wonder about."""
     if not notes:
         return
+    import textwrap
+
     print("\nWhat the real qemu-kvm 0.12.4 does, too, and you might not expect:", file=sys.stderr)
     for text in notes.values():
         print(textwrap.fill(text, 100, initial_indent="- ", subsequent_indent="  "), file=sys.stderr)
