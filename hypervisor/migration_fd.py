@@ -20,7 +20,7 @@ from hypervisor.monitor import Monitor
 from hypervisor.monitor_control import monitor_get_fd
 from hypervisor.osdep import close_fd
 from hypervisor.qemu_option_parameter import strtoll
-from hypervisor.savevm_file import QEMUFile, qemu_fdopen, qemu_stdio_fd
+from hypervisor.savevm_file import QEMUFile, qemu_fdopen
 from hypervisor.vl_loop import qemu_set_fd_handler2
 from tracer import traced
 
@@ -89,9 +89,10 @@ def fd_accept_incoming_migration(opaque: QEMUFile) -> None:
 @traced
 def fd_start_incoming_migration(infd: str) -> int:
     """Wait for a machine on a descriptor; -EBADF after a message when there is none."""
-    f = qemu_fdopen(_inherited(infd), "rb")
+    fd = _inherited(infd)
+    f = qemu_fdopen(fd, "rb")
     if f is None:
         print(f"studykvm: -incoming fd:{infd}: nobody gave this program such a descriptor", file=sys.stderr)
         return -errno.EBADF
-    qemu_set_fd_handler2(qemu_stdio_fd(f), None, fd_accept_incoming_migration, None, f)
+    qemu_set_fd_handler2(fd, None, fd_accept_incoming_migration, None, f)
     return 0
