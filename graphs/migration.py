@@ -15,6 +15,10 @@ from graphs.errors import GraphsError
 if TYPE_CHECKING:
     from tracer.trace import Trace
 
+_MOST = 22
+"""Turns that have room for names and numbers."""
+_WIDE = 50
+"""From how many times the least to the most an axis counts by powers of ten."""
 _STAGES = {1: "all", 2: "again", 3: "rest"}
 
 
@@ -115,7 +119,7 @@ def draw(found: list[Turn], path: str, stood: float | None = None) -> None:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise GraphsError("charts need matplotlib: pip install 'studykvm[chart]'") from error
-    figure = Figure(figsize=(min(max(8.0, 0.7 * len(found) + 4), 40.0), 6.5), layout="constrained")
+    figure = Figure(figsize=(min(max(8.0, 0.7 * len(found) + 4), 18.0), 6.5), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True)
     places = list(range(1, len(found) + 1))
     _bars(above, places, [turn.whole for turn in found], -0.2, "#3182bd", "sent whole")
@@ -133,24 +137,21 @@ def draw(found: list[Turn], path: str, stood: float | None = None) -> None:
         axes.margins(x=0.02)
     sent = sum(turn.sent for turn in found)
     figure.suptitle(f"{sent:,} pages sent in {len(found)} turns, {found[-1].end:.3f} s", fontsize=11)
-    step = max(1, len(found) // 40)
-    labels = [f"{_STAGES[turn.stage]}\n{turn.begin * 1000:.0f} ms" for turn in found]
-    below.set_xticks(places[::step], labels[::step], fontsize=8)
+    step = -(-len(found) // _MOST)
+    labels = [f"{_STAGES[turn.stage]}\n{turn.begin * 1000:,.0f} ms" for turn in found]
+    # Backwards, so that the last one has its name.
+    below.set_xticks(places[::-step], labels[::-step], fontsize=8)
     below.set_xlabel("turn, and when it began")
     for axes in (above, below):
         axes.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False)
     figure.savefig(path)
 
 
-_WIDE = 50
-"""From how many times the least to the most an axis counts by powers of ten."""
-
-
 def _bars(axes: Any, places: list[int], values: list[int], shift: float, colour: str, label: str) -> None:
     """Draw bars with their numbers, beside others."""
     bars = axes.bar([place + shift for place in places], values, 0.4, color=colour, label=label)
-    if len(places) <= 40:
-        names = [f"{value:,}" if value else "0" for value in values]
+    if len(places) <= _MOST:
+        names = [f"{value:,}" for value in values]
         axes.bar_label(bars, names, fontsize=7, padding=1, rotation=90 if len(places) > 12 else 0)
     seen = [height for bar in axes.patches if (height := bar.get_height()) > 0]
     if seen and max(seen) > _WIDE * min(seen):
@@ -159,3 +160,5 @@ def _bars(axes: Any, places: list[int], values: list[int], shift: float, colour:
         axes.set_ylim(0, max(seen) * 8)
     elif seen:
         axes.set_ylim(0, max(seen) * 1.25)
+    # Setting a scale sets a format of its own.
+    axes.yaxis.set_major_formatter("{x:,.0f}")
