@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from functools import cmp_to_key
 from typing import Any
 
@@ -426,22 +427,21 @@ def bdrv_rw_em_cb(opaque: _Result, ret: int) -> None:
 @traced
 def bdrv_read_em(bs: BlockDriverState, sector_num: int, buf: WriteBuffer, nb_sectors: int) -> int:
     """Synchronous read of a driver that has only an asynchronous one: begin it and wait."""
-    linked.async_context_push()
-    result = _Result()
-    if bdrv_aio_readv(bs, sector_num, _wrap(buf, nb_sectors), nb_sectors, bdrv_rw_em_cb, result) is None:
-        result.ret = -1
-    while result.ret is None:
-        qemu_aio_wait()
-    linked.async_context_pop()
-    return result.ret
+    return _waited(bdrv_aio_readv, bs, sector_num, buf, nb_sectors)
 
 
 @traced
 def bdrv_write_em(bs: BlockDriverState, sector_num: int, buf: ReadBuffer, nb_sectors: int) -> int:
     """Synchronous write of a driver that has only an asynchronous one: begin it and wait."""
+    return _waited(bdrv_aio_writev, bs, sector_num, buf, nb_sectors)
+
+
+def _waited(
+    begin: Callable[..., Any], bs: BlockDriverState, sector_num: int, buf: ReadBuffer, nb_sectors: int
+) -> int:
     linked.async_context_push()
     result = _Result()
-    if bdrv_aio_writev(bs, sector_num, _wrap(buf, nb_sectors), nb_sectors, bdrv_rw_em_cb, result) is None:
+    if begin(bs, sector_num, _wrap(buf, nb_sectors), nb_sectors, bdrv_rw_em_cb, result) is None:
         result.ret = -1
     while result.ret is None:
         qemu_aio_wait()

@@ -12,6 +12,7 @@ a read-only one, -EIO out of range, -ENOTSUP where the driver has no such functi
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
 
 from hypervisor.block.bdrv_registry import devices
 from hypervisor.block_int import (
@@ -130,38 +131,38 @@ def bdrv_write(bs: BlockDriverState, sector_num: int, buf: ReadBuffer, nb_sector
     return drv.bdrv_write(bs, sector_num, buf, nb_sectors)
 
 
+def _pieces(offset: int, count: int) -> Iterator[tuple[int, int, int]]:
+    """Cut a range of bytes into a part of a sector, whole sectors, and a part again: as many as there are.
+
+    Yields the sector, where in it the piece begins, and its length: a multiple of 512 for whole ones.
+
+    >>> list(_pieces(500, 1100))
+    [(0, 500, 12), (1, 0, 1024), (3, 0, 64)]
+    """
+    end = offset + count
+    while offset < end:
+        sector, within = divmod(offset, BDRV_SECTOR_SIZE)
+        left = end - offset
+        whole = 0 if within else left - left % BDRV_SECTOR_SIZE
+        length = whole or min(BDRV_SECTOR_SIZE - within, left)
+        yield sector, within, length
+        offset += length
+
+
 @traced
 def bdrv_pread(bs: BlockDriverState, offset: int, buf: WriteBuffer, count1: int) -> int:
     """Read `count1` bytes at any `offset` into `buf`; `count1` or -errno."""
-    view = memoryview(buf)
-    tmp_buf = bytearray(BDRV_SECTOR_SIZE)
-    count = count1
-    done = min(-offset % BDRV_SECTOR_SIZE, count)
-    sector_num = offset >> BDRV_SECTOR_BITS
-    if done > 0:
-        ret = bdrv_read(bs, sector_num, tmp_buf, 1)
+    wanted, scratch = memoryview(buf), bytearray(BDRV_SECTOR_SIZE)
+    for sector, within, length in _pieces(offset, count1):
+        piece, wanted = wanted[:length], wanted[length:]
+        if length % BDRV_SECTOR_SIZE:
+            ret = bdrv_read(bs, sector, scratch, 1)
+            if ret >= 0:
+                piece[:] = scratch[within : within + length]
+        else:
+            ret = bdrv_read(bs, sector, piece, length // BDRV_SECTOR_SIZE)
         if ret < 0:
             return ret
-        within = offset % BDRV_SECTOR_SIZE
-        view[:done] = tmp_buf[within : within + done]
-        count -= done
-        if count == 0:
-            return count1
-        sector_num += 1
-    nb_sectors = count >> BDRV_SECTOR_BITS
-    if nb_sectors > 0:
-        size = nb_sectors << BDRV_SECTOR_BITS
-        ret = bdrv_read(bs, sector_num, view[done : done + size], nb_sectors)
-        if ret < 0:
-            return ret
-        sector_num += nb_sectors
-        done += size
-        count -= size
-    if count > 0:
-        ret = bdrv_read(bs, sector_num, tmp_buf, 1)
-        if ret < 0:
-            return ret
-        view[done : done + count] = tmp_buf[:count]
     return count1
 
 
@@ -171,39 +172,16 @@ def bdrv_pwrite(bs: BlockDriverState, offset: int, buf: ReadBuffer, count1: int)
 
     A sector that is written in part is read first.
     """
-    view = memoryview(buf)
-    tmp_buf = bytearray(BDRV_SECTOR_SIZE)
-    count = count1
-    done = min(-offset % BDRV_SECTOR_SIZE, count)
-    sector_num = offset >> BDRV_SECTOR_BITS
-    if done > 0:
-        ret = bdrv_read(bs, sector_num, tmp_buf, 1)
-        if ret < 0:
-            return ret
-        within = offset % BDRV_SECTOR_SIZE
-        tmp_buf[within : within + done] = view[:done]
-        ret = bdrv_write(bs, sector_num, tmp_buf, 1)
-        if ret < 0:
-            return ret
-        count -= done
-        if count == 0:
-            return count1
-        sector_num += 1
-    nb_sectors = count >> BDRV_SECTOR_BITS
-    if nb_sectors > 0:
-        size = nb_sectors << BDRV_SECTOR_BITS
-        ret = bdrv_write(bs, sector_num, view[done : done + size], nb_sectors)
-        if ret < 0:
-            return ret
-        sector_num += nb_sectors
-        done += size
-        count -= size
-    if count > 0:
-        ret = bdrv_read(bs, sector_num, tmp_buf, 1)
-        if ret < 0:
-            return ret
-        tmp_buf[:count] = view[done : done + count]
-        ret = bdrv_write(bs, sector_num, tmp_buf, 1)
+    given, scratch = memoryview(buf), bytearray(BDRV_SECTOR_SIZE)
+    for sector, within, length in _pieces(offset, count1):
+        piece, given = given[:length], given[length:]
+        if length % BDRV_SECTOR_SIZE:
+            ret = bdrv_read(bs, sector, scratch, 1)
+            if ret >= 0:
+                scratch[within : within + length] = piece
+                ret = bdrv_write(bs, sector, scratch, 1)
+        else:
+            ret = bdrv_write(bs, sector, piece, length // BDRV_SECTOR_SIZE)
         if ret < 0:
             return ret
     return count1
