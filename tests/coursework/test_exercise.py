@@ -368,6 +368,11 @@ def test_evidence_shows_the_lines_that_an_explanation_names(here, capsys):
     first, second = capsys.readouterr().out.splitlines()
     assert first.split() == ["1455", "qcow_open", "block/qcow.c"]
     assert second.split() == ["1456", "bdrv_file_open", "block.c"]
+    # Line 32434 of d02 is of thread 1, line 32426 of the main one.
+    assert main(["exercise", "evidence", "d02", "32426-32434"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["32426", "kvm_mutex_unlock", "qemu-kvm.c"]
+    assert lines[-1].split() == ["32434", "[t1]", "kvm_run", "qemu-kvm.c"]
 
 
 def test_show_prints_questions_and_choices(capsys):
