@@ -91,6 +91,8 @@ def _write(s: QEMUFileBuffered, data: memoryview) -> int:
     assert s.put_buffer is not None
     ret = s.put_buffer(s.opaque, data, len(data))
     if ret == -errno.EAGAIN:
+        if not s.freeze_output:
+            s._moved = time.monotonic()
         s.freeze_output = 1
         return 0
     if ret <= 0:
