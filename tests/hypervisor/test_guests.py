@@ -8,11 +8,12 @@ import time
 
 import pytest
 
-from hypervisor import bios_file
+from hypervisor import bios_file, kvm_all
 from hypervisor.boot import run_boot
 from hypervisor.errors import HypervisorError
 from tests.hypervisor import guest_code as asm
 from tests.hypervisor import guest_images as images
+from tests.hypervisor.test_kvm import with_kvm
 from tracer import load
 
 NO_SCREEN = ("-bios", "seabios", "-nographic", "-monitor", "null", "-net", "none", "-m", "64")
@@ -108,6 +109,17 @@ def test_grub_reads_a_file_that_is_asked_for_on_the_serial_line(tmp_path):
     machine = {"ide_sector_read", "main_loop_wait", "qemu_run_timers", "pit_irq_timer", "cpu_x86_exec"}
     assert block | machine <= called, block | machine - called
     assert not {"cpu_inw", "ide_data_readw", "ioport_read"} & called
+
+
+@pytest.mark.slow
+@with_kvm
+@pytest.mark.skipif(bool(kvm_all.software_kvm()), reason="a software KVM needs a minute and more for GRUB")
+@images.needs("seabios", "grub-pc-bin", "grub-common", "mtools")
+def test_grub_reads_a_file_under_kvm(tmp_path):
+    with Console("-enable-kvm", "-hda", images.overlay(images.grub_disk(tmp_path))) as console:
+        console.expect("grub>", 240)
+        console.type("cat (hd0,msdos1)/hello.txt")
+        console.expect(images.TEXT.strip())
 
 
 @images.needs("seabios", "syslinux", "syslinux-common", "mtools")
