@@ -42,6 +42,7 @@ from hypervisor.block_migration import (
 )
 from hypervisor.buffered_file import is_stuck, qemu_fopen_ops_buffered
 from hypervisor.cutils import strstart
+from hypervisor.kvm_all import kvm_enabled
 from hypervisor.monitor import Arguments, Monitor, monitor_printf, monitor_resume, monitor_suspend
 from hypervisor.osdep import close_fd
 from hypervisor.program import on_reset
@@ -61,7 +62,9 @@ from hypervisor.savevm_file import (
 from hypervisor.vl_loop import qemu_set_fd_handler2, vm_start, vm_stop
 from hypervisor.vl_ram import ram_bytes_remaining, ram_bytes_total, ram_bytes_transferred
 from hypervisor.vl_state import state
+from hypervisor.vl_timers import qemu_get_clock, qemu_mod_timer, qemu_new_timer, rt_clock
 from tracer import Struct, traced
+from tracer.session import recording
 
 C_FILE = "migration.c"
 
@@ -121,6 +124,7 @@ class FdMigrationState(Struct):
         return self.file
 
 
+_TURN_MS = 2
 _PROTOCOLS = ("tcp:", "exec:", "unix:", "fd:")
 _LARGEST = (1 << 63) - 1
 _TOOK_NOTHING = f"the other side took nothing for {SILENCE:.0f} seconds"
@@ -349,7 +353,11 @@ def migrate_fd_connect(s: FdMigrationState) -> None:
     if qemu_savevm_state_begin(s.mon, s.file, s.blk, s.shared) < 0:
         migrate_fd_error(s)
         return
-    migrate_fd_put_ready(s)
+    if recording() or kvm_enabled():
+        migrate_fd_put_ready(s)
+    else:
+        # The guest stood while its memory was read: before it is stopped, let it have its turn.
+        qemu_mod_timer(qemu_new_timer(rt_clock, migrate_fd_put_ready, s), qemu_get_clock(rt_clock) + _TURN_MS)
 
 
 @traced
