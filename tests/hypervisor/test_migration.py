@@ -193,7 +193,8 @@ def test_a_newer_version_is_refused_by_name(side, tmp_path):
     head = b"\x03cpu" + struct.pack(">II", 0, 12)
     assert state.count(head) == 1
     (tmp_path / "newer.bin").write_bytes(state.replace(head, head[:-4] + struct.pack(">I", 13)))
-    destination = side("destination", "-incoming", f"exec:cat {tmp_path}/newer.bin")
+    destination = side("destination", "-incoming", f"exec:cat {tmp_path}/newer.bin; touch {tmp_path}/read")
+    until((tmp_path / "read").exists)
     assert destination.status() == "paused"
     assert "is incomplete" in destination.ask("cont")
     assert "savevm: unsupported version 13 for 'cpu' v12" in destination.stop()
