@@ -104,12 +104,15 @@ def _read(path: str, ordered: bool) -> "tuple[list[Call], CallTable]":
     """Return the calls, and if they shall be compared in order, as a table too."""
     from graphs.calls import CallTable
     from graphs.witnesses import tabled, traced
+    from studykvm.errors import StudyError
     from tracer import load
 
     if path.endswith((".calls", ".calls.gz")):
         table = CallTable.read(Path(path))
         return tabled(table), table
     trace = load(path)
+    if "stream" in trace.meta:
+        raise StudyError(f"{path} has both sides of a migration: compare the two traces it was joined of")
     calls = traced(trace)
     options.warn_if_damaged(path, trace)
     return calls, CallTable.from_trace(trace) if ordered else CallTable()
@@ -159,7 +162,7 @@ def _both_sides(args: argparse.Namespace) -> int:
 
     if not args.recording or args.subtree or args.output:
         raise StudyError("two traces are compared with the recordings of a migration: --recording e01")
-    equal, known = True, model.heard()[0]
+    equal, known, compared = True, model.heard()[0], 0
     for path, side in ((args.trace, "_src_"), (args.destination, "_dst_")):
         names = [name for name in recordings.names() if name.startswith(args.recording) and side in name]
         if len(names) != 1:
@@ -167,6 +170,7 @@ def _both_sides(args: argparse.Namespace) -> int:
                 f"{path}: {args.recording} is not the name of one recording with {side} in it: not compared\n"
             )
             continue
+        compared += 1
         found = compare_stream_parts(_read(path, ordered=True)[1], recordings.load(names[0]), known)
         if all(differences == [MISSING] for _, differences in found):
             raise StudyError(f"{path}: nothing of what {names[0]} shows is in it; is it the other side's?")
@@ -177,6 +181,10 @@ def _both_sides(args: argparse.Namespace) -> int:
             print("".join(f"      {line}\n" for line in differences[: 20 * args.limit]), end="")
             equal = equal and not differences
         print()
+    if not compared:
+        raise StudyError(
+            f"{args.recording} names no recordings of a migration; `studykvm compare --list` does"
+        )
     print("equal, however often the loop turned" if equal else "not equal")
     return 0 if equal else 1
 

@@ -254,3 +254,9 @@ def test_both_sides_are_compared_by_one_command(traces, capsys):
     assert re.search(r"in do_migrate:\n +- +exec_start_outgoing_migration\n", told)
     assert main(["compare", destination, source, "--recording", "e01"]) == 1
     assert "is it the other side's?" in capsys.readouterr().err
+    assert main(["compare", source, destination, "--recording", "d01"]) == 1
+    assert "d01 names no recordings of a migration" in capsys.readouterr().err
+    both = f"{source}.both"
+    assert main(["trace", "join", source, destination, "-o", both]) == 0
+    assert main(["compare", both, "--recording", "e01_mig_src_tcp"]) == 1
+    assert "compare the two traces it was joined of" in capsys.readouterr().err
