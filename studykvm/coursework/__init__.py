@@ -10,7 +10,7 @@ The truth is in no file here: it is derived when an answer is checked, from the 
 qemu-kvm 0.12.4, from the index of its source, or from a run of the model made on the spot::
 
     questions.toml ─► questions ─► judge ◄─ sources (recordings, index), scenes (runs of the model)
-    answer ─► answers ─────────────┘ └─► verdict ─► progress beside the notebook
+    answer ─► plain ─► answers ────┘ └─► verdict ─► progress beside the notebook
 """
 
 from studykvm.coursework.session import check, hint, predict

@@ -1,6 +1,5 @@
 """What a student gives as an answer, in whatever form, made into plain values; and its limits.
 
-- `plain(answer)`: lists, dicts, texts and numbers, nothing else: what judges and the checker are given
 - `functions(answer)`: names of functions, from a list, a chain ``"a -> b"``, or a sentence
 - `chain(answer)`: the same for a way of calls, also from pairs that hang together
 - `edges(answer)`: pairs, from pairs, a dict, chains or a networkx graph
@@ -15,7 +14,6 @@ from __future__ import annotations
 import errno
 import itertools
 import math
-import numbers
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -25,9 +23,6 @@ from studykvm.coursework.sources import Name, source
 MOST = 2_000
 """The most items of an answer; no question wants a tenth of that."""
 LONGEST = 20_000
-_DEEPEST = 5
-_ALL = 20_000
-"""The most items of an answer together, however nested."""
 _ARROW = re.compile(r"\s*(?:-+>|=+>|→|›|»|>)\s*")
 _FRAME = re.compile(
     r"(?:strict\s+)?digraph[^{]*\{|^\s*(?:graph|flowchart)\s+\w+\s*$|[{}]|\[[^\]]*\]", re.MULTILINE
@@ -64,73 +59,11 @@ def limited(answer: Any) -> list[Any]:
     return items
 
 
-def _text(answer: str) -> str:
+def text_of(answer: str) -> str:
+    """Give a text, unless it is too long."""
     if len(answer) > LONGEST:
         raise BadAnswer(f"a text of {len(answer):,} letters is no answer: a few lines will do")
     return answer
-
-
-def plain(answer: Any) -> Any:
-    """Make an answer of plain values, so that no code of its own takes part in judging it.
-
-    A function, a call of a trace and a (file, name) pair become "file:name", a graph its pairs, a set a
-    sorted list; ``...`` is left out.
-
-    >>> plain({"a": ("vl.c", "main"), "b": ..., "c": {2, 1}})
-    {'a': 'vl.c:main', 'c': [1, 2]}
-    """
-    return _Plain().made(answer, 0)
-
-
-class _Plain:
-    """Counts what it makes, for an answer may be nested and endless."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def made(self, answer: Any, depth: int) -> Any:
-        self.count += 1
-        if depth > _DEEPEST:
-            raise BadAnswer("the answer is nested too deep to be read")
-        if self.count > _ALL:
-            raise BadAnswer(f"more than {_ALL:,} items are no answer: name those that the question asks for")
-        # Arithmetic of the plain types, since a class of the student's own may have changed its own.
-        if answer is None or isinstance(answer, bool):
-            return answer
-        if isinstance(answer, int):
-            return int.__add__(answer, 0)
-        if isinstance(answer, float):
-            return float.__add__(answer, 0.0)
-        if isinstance(answer, str):
-            return str.__str__(_text(answer))
-        if type(answer).__module__ == "numpy" and not hasattr(answer, "__len__"):
-            return self.made(answer.item(), depth + 1)
-        if isinstance(answer, numbers.Real):
-            return float(answer)
-        return self._several(answer, depth)
-
-    def _several(self, answer: Any, depth: int) -> Any:
-        if isinstance(answer, bytes | bytearray | memoryview):
-            raise BadAnswer("bytes are no answer: write names, numbers or lists of them")
-        if hasattr(answer, "edges") and hasattr(answer, "nodes") and not isinstance(answer, type):
-            return [[self.made(end, depth + 1) for end in edge[:2]] for edge in limited(iter(answer.edges()))]
-        if isinstance(answer, Mapping):
-            pairs = [(key, value) for key, value in limited(answer) if value is not ...]
-            return {self._key(key, depth): self.made(value, depth + 1) for key, value in pairs}
-        if isinstance(answer, tuple) and len(answer) == 2 and str(answer[0]).endswith((".c", ".h")):
-            return f"{self.made(answer[0], depth + 1)}:{self.made(answer[1], depth + 1)}"
-        if callable(answer) or (hasattr(answer, "function") and hasattr(answer, "file")):
-            named = function(answer)
-            return str(Name(self.made(named.file, depth + 1), self.made(named.name, depth + 1)))
-        if isinstance(answer, set | frozenset):
-            return sorted((self.made(item, depth + 1) for item in limited(answer)), key=repr)
-        if isinstance(answer, Iterable):
-            return [self.made(item, depth + 1) for item in limited(answer) if item is not ...]
-        raise BadAnswer(f"{type(answer).__name__[:40]!r} is no answer: write names, numbers or lists of them")
-
-    def _key(self, key: Any, depth: int) -> str:
-        made = self.made(key, depth + 1)
-        return made if isinstance(made, str) else str(made)
 
 
 def function(item: Any) -> Name:
@@ -154,7 +87,7 @@ def function(item: Any) -> Name:
         return Name(str(item.file), str(item.function))
     if not isinstance(item, str):
         raise BadAnswer(f"{_shown(item)} is no function: write its name as text, 'name' or 'file:name'")
-    turned = _FILE_AFTER.match(_text(item))
+    turned = _FILE_AFTER.match(text_of(item))
     if turned:
         return Name(turned[2], turned[1])
     bare = re.sub(r"\s*\(.*\)\s*;?$", "", item.strip().strip("`'\"&*"), flags=re.DOTALL).strip("`'\"&*")
@@ -201,7 +134,7 @@ def chain(answer: Any) -> list[Name]:
 
 
 def _from_text(text: str) -> list[Name]:
-    words = _text(text).strip()
+    words = text_of(text).strip()
     pieces = [piece for piece in re.split(r"\s*(?:-+>|=+>|[→›»>,;|\n])\s*", words) if piece]
     try:
         return [function(piece) for piece in pieces]
@@ -233,7 +166,7 @@ def edges(answer: Any) -> list[tuple[Name, Name]]:
     """
     found: list[tuple[Name, Name]] = []
     if isinstance(answer, str):
-        for line in re.split(r"[;\n]", _FRAME.sub("", _text(answer))):
+        for line in re.split(r"[;\n]", _FRAME.sub("", text_of(answer))):
             found += _in_line(line.strip())
     elif isinstance(answer, Mapping):
         for caller, callees in limited(answer):
@@ -327,7 +260,7 @@ def values(answer: Any, keys: list[str], words: Iterable[str] = ()) -> dict[str,
         if len(keys) == 1:
             return {keys[0]: number(answer.rpartition(":")[2]) if ":" in answer else answer}
         said = {}
-        for piece in re.split(r",(?!\d{3}\b)|;|\n|\band\b", _text(answer)):
+        for piece in re.split(r",(?!\d{3}\b)|;|\n|\band\b", text_of(answer)):
             patterns = (_NAMED,) if re.search("[:=]", piece) else _SAID
             found = next(filter(None, (pattern.search(piece) for pattern in patterns)), None)
             key = _key_in(found["key"], [*keys, *words]) if found else None

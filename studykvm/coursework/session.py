@@ -10,7 +10,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from studykvm.coursework.answers import BadAnswer, plain
+from studykvm.coursework.answers import BadAnswer
+from studykvm.coursework.plain import plain
 from studykvm.coursework.progress import FILE, Progress
 from studykvm.coursework.questions import question
 from studykvm.coursework.verdict import Part, Verdict
