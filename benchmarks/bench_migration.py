@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 SIZES = (64, 512)
-ROUNDS = 7
+ROUNDS = 11
 _LETTERS = 26
 _OURS = [sys.executable, "-m", "studykvm", "boot"]
 _THEIRS = ["qemu-system-x86_64", "-accel", "tcg", "-nodefaults", "-display", "none"]
