@@ -60,7 +60,6 @@ KINDS: dict[tuple[str, str], list[_Kind]] = {
     ("hw/ac97.c", "ac97_register"): [_Kind("AC97", desc="Intel 82801AA AC97 Audio")],
     ("hw/es1370.c", "es1370_register"): [_Kind("ES1370", desc="ENSONIQ AudioPCI ES1370")],
     ("hw/sb16.c", "sb16_register"): [_Kind("sb16", "ISA", desc="Creative Sound Blaster 16")],
-    ("hw/ide/isa.c", "isa_ide_register_devices"): [_Kind("isa-ide", "ISA")],
     ("hw/e1000.c", "e1000_register_devices"): [_Kind("e1000", desc="Intel Gigabit Ethernet")],
     ("hw/rtl8139.c", "rtl8139_register_devices"): [_Kind("rtl8139")],
     ("hw/pcnet.c", "pcnet_register_devices"): [_Kind("pcnet")],

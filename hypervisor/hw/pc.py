@@ -34,6 +34,7 @@ from hypervisor.hw.fdc import (
 )
 from hypervisor.hw.i8254 import pit_init
 from hypervisor.hw.i8259 import i8259_init, pic_read_irq
+from hypervisor.hw.ide import isa as isa
 from hypervisor.hw.ide.piix import pci_piix3_ide_init
 from hypervisor.hw.irq import IRQState, qemu_allocate_irqs, qemu_irq_lower, qemu_set_irq
 from hypervisor.hw.isa_bus import isa_bus_irqs, isa_create_simple, isa_reserve_irq
@@ -358,6 +359,11 @@ def _power_management(pci_bus: PCIBus, devfn: int, cpu_model: str) -> None:
 
 
 @traced
+def audio_init(pci_bus: PCIBus, pic: list[IRQState]) -> None:
+    """Make the sound cards that -soundhw asks for; there are none."""
+
+
+@traced
 def cmos_set_s3_resume() -> None:
     """Tell the firmware that the machine wakes up from a sleep to RAM."""
     if rtc_state is not None:
@@ -421,6 +427,7 @@ def pc_init1(
     isa_create_simple("i8042")
     absent.register_absent(0, absent.vmstate_dma)
     absent.register_absent(1, absent.vmstate_dma)
+    audio_init(pci_bus, isa_irq)
     floppy_controller = fdctrl_init_isa([drive_get(IF_FLOPPY, 0, i) for i in range(MAX_FD)])
     cmos_init(ram_size, 0, boot_device, hd)
     if state.acpi_enabled:
