@@ -16,7 +16,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -45,14 +45,20 @@ def render(dot: str, format: str, prog: str = "dot") -> bytes:
         return dot.encode()
     if format != "svg":
         return _laid(dot, (format,), prog, dpi="144" if format == "png" else "72")[0]
-    data, laid = _laid(dot, ("svg", "json"), prog, dpi="72")
+    data, laid = _page(dot, prog)
     widths = {(x, y, text): width for x, y, text, width in _texts(json.loads(laid))}
     return _TURNED.sub(r"\1\3&#45;&gt;\2\4", _for_any_font(data.decode(), widths)).encode()
 
 
 def layout(dot: str) -> Any:
     """Lay out a graph and return what Graphviz's JSON says of it."""
-    return json.loads(_laid(dot, ("json",))[0])
+    return json.loads(_page(dot, "dot")[1])
+
+
+@lru_cache(1)
+def _page(dot: str, prog: str) -> list[bytes]:
+    """SVG and JSON of a graph: what was laid out to be looked at is often drawn next."""
+    return _laid(dot, ("svg", "json"), prog, dpi="72")
 
 
 def text_widths(labels: Iterable[str]) -> dict[str, float]:
