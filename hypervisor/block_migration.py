@@ -327,11 +327,34 @@ def blk_mig_cleanup(mon: Monitor | None) -> None:
     monitor_printf(mon, "\n")
 
 
+def _flushed(mon: Monitor | None, f: QEMUFile) -> bool:
+    """Write the chunks that were read; False when the stream has failed, after giving up."""
+    flush_blks(f)
+    if qemu_file_has_error(f):
+        blk_mig_cleanup(mon)
+        return False
+    return True
+
+
+def _finished(mon: Monitor | None, f: QEMUFile) -> bool:
+    """Write all that is left, while the machine stands; False when the stream has failed."""
+    from hypervisor.monitor import monitor_printf
+
+    while blk_mig_save_bulked_block(mon, f, 0):
+        pass
+    _send_the_rest(f)
+    blk_mig_save_dirty_blocks(mon, f)
+    blk_mig_cleanup(mon)
+    qemu_put_be64(f, 100 << BDRV_SECTOR_BITS | BLK_MIG_FLAG_PROGRESS)
+    if qemu_file_has_error(f):
+        return False
+    monitor_printf(mon, "Block migration completed\n")
+    return True
+
+
 @traced
 def block_save_live(mon: Monitor | None, f: QEMUFile, stage: int, opaque: BlkMigState) -> int:
     """Write a part of the disks; returns 1 when stage 2 has sent every chunk once, or without disks."""
-    from hypervisor.monitor import monitor_printf
-
     s = block_mig_state
     if stage < 0:
         blk_mig_cleanup(mon)
@@ -342,27 +365,13 @@ def block_save_live(mon: Monitor | None, f: QEMUFile, stage: int, opaque: BlkMig
     if stage == 1:
         init_blk_migration(mon, f)
         set_dirty_tracking(1)
-    flush_blks(f)
-    if qemu_file_has_error(f):
-        blk_mig_cleanup(mon)
+    if not _flushed(mon, f):
         return 0
     while (s.submitted + s.read_done) * BLOCK_SIZE < qemu_file_get_rate_limit(f):
         if not blk_mig_save_bulked_block(mon, f, 1):
             break
-    flush_blks(f)
-    if qemu_file_has_error(f):
-        blk_mig_cleanup(mon)
+    if not _flushed(mon, f) or (stage == 3 and not _finished(mon, f)):
         return 0
-    if stage == 3:
-        while blk_mig_save_bulked_block(mon, f, 0):
-            pass
-        _send_the_rest(f)
-        blk_mig_save_dirty_blocks(mon, f)
-        blk_mig_cleanup(mon)
-        qemu_put_be64(f, 100 << BDRV_SECTOR_BITS | BLK_MIG_FLAG_PROGRESS)
-        if qemu_file_has_error(f):
-            return 0
-        monitor_printf(mon, "Block migration completed\n")
     qemu_put_be64(f, BLK_MIG_FLAG_EOS)
     return int(stage == 2 and is_stage2_completed())
 

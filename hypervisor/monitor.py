@@ -407,32 +407,48 @@ def monitor_read(opaque: Monitor, buf: bytes, size: int) -> None:
 @traced
 def monitor_event(opaque: Monitor, event: int) -> None:
     """Greet when the device opens; stand aside while another front end has the terminal."""
-    mon = opaque
-    if event == CHR_EVENT_MUX_IN:
-        mon.mux_out = 0
-        if mon.reset_seen:
-            readline_restart(mon.editor)
-            monitor_resume(mon)
-            monitor_flush(mon)
-        else:
-            mon.suspend_cnt = 0
-    elif event == CHR_EVENT_MUX_OUT:
-        if mon.reset_seen:
-            if mon.suspend_cnt == 0:
-                monitor_printf(mon, "\n")
-            monitor_flush(mon)
-            monitor_suspend(mon)
-        else:
-            mon.suspend_cnt += 1
-        mon.mux_out = 1
-    elif event == CHR_EVENT_OPENED:
-        monitor_printf(mon, "QEMU %s monitor - type 'help' for more information\n", QEMU_VERSION)
-        if not mon.mux_out:
-            readline_show_prompt(mon.editor)
-        mon.reset_seen = 1
-    elif event == CHR_EVENT_CLOSED:
-        # 0.12.4 would put the next client's words behind what this one left, and take them for its password.
-        monitor_read_command(mon, 0)
+    react = {
+        CHR_EVENT_MUX_IN: _take_terminal,
+        CHR_EVENT_MUX_OUT: _give_terminal,
+        CHR_EVENT_OPENED: _greet,
+        CHR_EVENT_CLOSED: _forget_line,
+    }.get(event)
+    if react is not None:
+        react(opaque)
+
+
+def _take_terminal(mon: Monitor) -> None:
+    mon.mux_out = 0
+    if not mon.reset_seen:
+        mon.suspend_cnt = 0
+        return
+    readline_restart(mon.editor)
+    monitor_resume(mon)
+    monitor_flush(mon)
+
+
+def _give_terminal(mon: Monitor) -> None:
+    if not mon.reset_seen:
+        mon.suspend_cnt += 1
+    else:
+        if mon.suspend_cnt == 0:
+            monitor_printf(mon, "\n")
+        # Before the terminal is another's: then nothing is written any more.
+        monitor_flush(mon)
+        monitor_suspend(mon)
+    mon.mux_out = 1
+
+
+def _greet(mon: Monitor) -> None:
+    monitor_printf(mon, "QEMU %s monitor - type 'help' for more information\n", QEMU_VERSION)
+    if not mon.mux_out:
+        readline_show_prompt(mon.editor)
+    mon.reset_seen = 1
+
+
+def _forget_line(mon: Monitor) -> None:
+    # 0.12.4 would put the next client's words behind what this one left, and take them for its password.
+    monitor_read_command(mon, 0)
 
 
 @traced
