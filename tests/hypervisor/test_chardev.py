@@ -34,7 +34,7 @@ def here(tmp_path, monkeypatch):
 
 
 @contextlib.contextmanager
-def unix_client(path, seconds=20):
+def unix_client(path, seconds=60):
     """A connection to a socket that a machine is about to make."""
     with socket.socket(socket.AF_UNIX) as client:
         until(lambda: not client.connect_ex(str(path)), seconds, lambda: f"nobody listens on {path}")
