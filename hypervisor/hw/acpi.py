@@ -128,7 +128,8 @@ def pm_update_sci(s: PIIX4PMState) -> None:
     pmsts = get_pmsts(s)
     qemu_set_irq(s.pm_irq, int(bool(pmsts & s.pmen & (RTC_EN | PWRBTN_EN | GBL_EN | TMROF_EN))))
     if s.pmen & TMROF_EN and not pmsts & TMROF_EN:
-        qemu_mod_timer(s.tmr_timer, s.tmr_overflow_time * _SECOND // PM_FREQ)
+        # Rounded up: a nanosecond early, the bit would not be set yet, and with -icount never be.
+        qemu_mod_timer(s.tmr_timer, -(-s.tmr_overflow_time * _SECOND // PM_FREQ))
     else:
         qemu_del_timer(s.tmr_timer)
 

@@ -126,6 +126,18 @@ def test_the_timer_counts_at_its_rate(machine, tmp_path):
     assert first == second and int(first, 16) < 1 << 24
 
 
+def test_the_timers_top_bit_interrupts_a_guest_that_counts_instructions(tmp_path):
+    # Clear the bit, have it interrupt, and wait: after 2.34 seconds int 71h, at 0:7d00, switches off.
+    entry = (0x71 * 4).to_bytes(2, "little"), (0x71 * 4 + 2).to_bytes(2, "little")
+    vector = b"\x31\xc0\x8e\xd8\xc7\x06" + entry[0] + b"\x00\x7d\xc7\x06" + entry[1] + b"\0\0"
+    unmask = bytes.fromhex("e4a124fde6a1fb")
+    code = vector + out(PM, 1) + out(PM + 2, 1) + unmask + FOREVER
+    result = run_boot(
+        [*disk(tmp_path, code.ljust(0x100, b"\x90") + asm.put("T") + OFF), "-icount", "auto"], 60
+    )
+    assert result.reason == "guest" and result.screen.endswith("T")
+
+
 def test_a_memory_module_keeps_what_is_written_and_nobody_answers_for_one_that_is_not_there(tmp_path):
     write = out(0xB104, 0xA0, 8) + out(0xB103, 7, 8) + out(0xB105, ord("w"), 8) + out(0xB102, 0x48, 8)
     read = out(0xB104, 0xA1, 8) + out(0xB105, 0, 8) + out(0xB102, 0x48, 8) + put_port(0xB105)
