@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-SILENCE, WAIT = 3.0, 4.0
+SILENCE, WAIT = 6.0, 8.0
 """Seconds after which machines here give the other side up; else 30 and 10."""
 _PROMPT = b"(qemu) "
 # Runs before the program: shorter waits, and a disk that is full after some bytes.
@@ -241,7 +241,7 @@ class Between:
         if self.kind == "change":
             return self._changed(data)
         if self.kind == "stall":
-            time.sleep(SILENCE / 2)
+            time.sleep(SILENCE / 4)
         elif self.kind == "hang":
             self.over.wait(20)
         else:
