@@ -219,6 +219,7 @@ class BlockDriverState(Struct):
     dirty_bitmap: bytearray | None = None
     next: BlockDriverState | None = None
     private: Any = None
+    _in_flight: int = 0
 
 
 _AioVector: TypeAlias = (

@@ -10,6 +10,7 @@ import os
 import sys
 from typing import Any
 
+from hypervisor.aio import qemu_aio_flush
 from hypervisor.block import (
     bdrv_close,
     bdrv_commit,
@@ -102,6 +103,9 @@ def eject_device(mon: Monitor, bs: BlockDriverState, force: int) -> int:
             if bdrv_is_locked(bs):
                 error(QERR_DEVICE_LOCKED, device=bdrv_get_device_name(bs))
                 return -1
+        if bs._in_flight:
+            # quirk: C closes under the requests, which end in freed memory
+            qemu_aio_flush()
         bdrv_close(bs)
     return 0
 

@@ -117,6 +117,8 @@ def qemu_aio_get(
     acb.bs = bs
     acb.cb = cb
     acb.opaque = opaque
+    if bs is not None:
+        bs._in_flight += 1
     return acb
 
 
@@ -127,6 +129,8 @@ def qemu_aio_release(p: BlockDriverAIOCB) -> None:
     assert pool is not None
     p.next = pool.free_aiocb
     pool.free_aiocb = p
+    if p.bs is not None:
+        p.bs._in_flight -= 1
 
 
 _pools: dict[int, AIOPool] = {}

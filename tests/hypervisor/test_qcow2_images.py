@@ -48,6 +48,8 @@ from hypervisor.block_int import (
     QEMUSnapshotInfo,
 )
 from hypervisor.cutils import QEMUIOVector, iovec, qemu_iovec_init_external
+from hypervisor.monitor import Monitor
+from hypervisor.monitor_control import eject_device
 from hypervisor.qemu_option_parameter import QEMUOptionParameter
 from tests.hypervisor import images
 from tests.hypervisor.images import drivers, needs_real, opened_as
@@ -322,6 +324,20 @@ def test_concurrent_writes_to_the_same_clusters(tmp_path: Path) -> None:
         assert content(bs) == expected
         assert bs.opaque.cluster_allocs is None
     judge(path, expected)
+
+
+def test_a_medium_is_taken_out_once_its_writes_are_done(tmp_path: Path) -> None:
+    path, data = tmp_path / "eject.qcow2", random.Random(3).randbytes(8 * 512)
+    assert create(path) == 0
+    done: list[int] = []
+    with opened(path) as bs:
+        qiov = QEMUIOVector()
+        qemu_iovec_init_external(qiov, [iovec(memoryview(data), len(data))], 1)
+        assert bdrv_aio_writev(bs, 0, qiov, 8, lambda _, ret: done.append(ret), None) is not None
+        assert eject_device(Monitor(), bs, 1) == 0
+        assert done == [0]
+    with opened(path) as bs:
+        assert content(bs)[: len(data)] == data
 
 
 @needs_real
