@@ -322,6 +322,7 @@ def kvm_arch_load_regs(env: CPUState) -> None:
     for name, value in zip(_GENERAL, held.regs, strict=True):
         setattr(regs, name, value)
     kvm_set_regs(env, regs)
+    vcpu_of(env).run.set_flags(held.eflags)
     kvm_set_fpu(env, _to_fpu(held.fpu))
     sregs = abi.SRegs()
     _fetch_fixed(env, sregs)

@@ -209,6 +209,10 @@ class Run:
         """The guest's interrupt flag."""
         return self.memory[13]
 
+    def set_flags(self, rflags: int) -> None:
+        """Have both speak of the flags that the kernel was given; it would do so at its next return."""
+        self.memory[12] = self.memory[13] = rflags >> 9 & 1
+
     def set_request_interrupt_window(self, on: int) -> None:
         """Have the processor come back as soon as it can take an interrupt."""
         self.memory[0] = on

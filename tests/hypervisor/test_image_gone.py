@@ -65,16 +65,9 @@ def test_a_cut_image_stops_a_machine_that_shall_stop_until_it_is_whole_again(the
     running = machine(*drive, "-S", "-monitor", "stdio")
     running.wait_for("(qemu) ")
     os.truncate("base.img", FAR * 512)
-    running.type("c\n")
-    until(lambda: "paused" in ask(running))
+    running.ask("c")
+    until(lambda: "paused" in running.ask("info status"))
     os.truncate("base.img", 1 << 20)
     running.type("c\n")
     assert running.end()[0] == 0
     assert running.plain().strip().endswith("KAAKAAKAA")
-
-
-def ask(running):
-    before = len(running.plain())
-    running.type("info status\n")
-    running.wait_for("VM status: ")
-    return running.plain()[before:]
