@@ -119,7 +119,10 @@ def _run(name: str, argv: list[str]) -> int:
     import shlex
 
     from tracer import record
+    from tracer.recorder import FLUSH_EVENTS
 
+    # Events that wait to be written are no garbage.
+    gc.set_threshold(_COLLECT_AFTER + FLUSH_EVENTS)
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         with record(path, note=shlex.join(["studykvm", name, *argv])):

@@ -205,9 +205,7 @@ def _read_chunks(contents: Contents, data: memoryview, at: int) -> None:
             ended = True
         at = body + length
     if not ended:
-        raise DamagedTraceError(
-            "the recording was not ended in order, so the last fraction of a second is missing"
-        )
+        raise DamagedTraceError("the recording was not ended in order, so its last second may be missing")
 
 
 def _add_functions(contents: Contents, table: Any, at: int) -> None:

@@ -2,8 +2,10 @@
 
 - `record(path)`: a context manager; `start()` and `stop()` do the same by hand. Then `.trace` is the trace.
 
-A thread of its own writes what has come together every 0.2 seconds, or sooner when there is much of it: what
-a killed program leaves is readable up to then. A write that fails ends the recording, not the program.
+A thread of its own writes what has come together as soon as the program pauses, after a second at the latest,
+or sooner when there is much of it: what a killed program leaves is readable up to then. While the program is
+busy the thread stays out of its way: both want the interpreter. A write that fails ends the recording, not
+the program.
 """
 
 from __future__ import annotations
@@ -23,9 +25,9 @@ from tracer.functions import entries_from, install, uninstall
 from tracer.session import Session, current, set_current
 from tracer.trace import Trace, load
 
-FLUSH_SECONDS: Final = 0.2
+FLUSH_SECONDS: Final = 1.0
 POLL_SECONDS: Final = 0.05
-FLUSH_EVENTS: Final = 20_000
+FLUSH_EVENTS: Final = 200_000
 CHUNK_EVENTS: Final = 8192
 
 
@@ -182,11 +184,14 @@ class _Sink(threading.Thread):
         self._attempt(lambda: writer.map(b"M", meta))
 
     def run(self) -> None:
-        last, events = time.monotonic(), self._session.events
+        last, before, events = time.monotonic(), 0, self._session.events
         while not self._ended.wait(POLL_SECONDS):
-            if len(events) >= FLUSH_EVENTS or (events and time.monotonic() - last >= FLUSH_SECONDS):
+            count = len(events)
+            paused = count == before or time.monotonic() - last >= FLUSH_SECONDS
+            if count >= FLUSH_EVENTS or (count and paused):
                 self._attempt(self._flush)
                 last = time.monotonic()
+            before = len(events)
 
     def finish(self) -> str | None:
         """Write the rest, close the file, and say what failed."""
