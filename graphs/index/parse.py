@@ -1,8 +1,8 @@
 """Parsing with libclang: one index, an optional precompiled header, a plain parse whenever that is safer.
 
 - `Parser(tree, arguments, roots)`: parses files of a tree; `close()` frees clang's index.
-- `parser.parsed(path)`, `parser.facts(parsed)`: one C file to its `Unit`, in two steps that may run side by
-  side.
+- `parser.common(path)`, `parser.parsed(path, own, common)`, `parser.facts(parsed)`: one C file to its `Unit`;
+  the second step may run beside the others.
 - `parser.use_header(pch)`: from now on read the common headers from a `precompiled.Header`.
 """
 
@@ -83,16 +83,21 @@ class Parser:
         )
         return unit.value or 0
 
-    def parsed(self, path: str, own: list[str] | None = None) -> Parsed:
+    def common(self, path: str) -> bool:
+        """Whether the common headers may be read from the precompiled one for a file."""
+        return self.header is not None and self.header.serves(path)
+
+    def parsed(self, path: str, own: list[str] | None = None, common: bool = False) -> Parsed:
         """Parse a file; its own arguments instead of the tree's, if given. May run beside a walk.
 
-        A file for which the common headers prove unsafe is parsed again without them.
+        With `common`, the common headers are the precompiled ones; a file for which they prove unsafe is
+        parsed again without them.
         """
         full = str(self.tree / path)
         arguments = self.arguments if own is None else own
-        if self.header is not None and own is None and self.header.serves(path):
-            common = ["-Xclang", "-fno-validate-pch", "-include-pch", str(self.header.file)]
-            tu = self.parse(full, [*arguments, *common])
+        if self.header is not None and common:
+            read = ["-Xclang", "-fno-validate-pch", "-include-pch", str(self.header.file)]
+            tu = self.parse(full, [*arguments, *read])
             if tu and not self.failed(tu):
                 return Parsed(path, full, tu, True)
             if tu:

@@ -5,7 +5,7 @@
 - `Reader(work)`: one process's parser with its precompiled header.
 
 While one file is walked in Python, clang already parses the next ones in a second thread: it needs no lock of
-ours.
+ours. Where it does not keep up, both parse.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 Facts = tuple[str, list[str], bytes]
 _PIECE = 6
 _AHEAD = 2
-_SWITCH = 0.001  # seconds
+_SWITCH = 0.0002  # seconds
 
 
 class Reader:
@@ -56,18 +57,33 @@ class Reader:
 
         With `common`, that of the common headers too, if there is a precompiled one.
         """
-        header = self.header if common else None
+        left = iter(paths)
+        coming: deque[Future[Parsed]] = deque()
         with _quick_switches(), ThreadPoolExecutor(1) as thread:
-            coming: deque[Future[Parsed]] = deque()
-            for path in paths:
-                coming.append(thread.submit(self.parser.parsed, path, self.work.own.get(path)))
-                if header is not None:
-                    yield header.facts()
-                    header = None
-                if len(coming) > _AHEAD:
-                    yield self.parser.facts(coming.popleft().result())
+
+            def ahead() -> None:
+                for path in islice(left, _AHEAD - len(coming)):
+                    coming.append(thread.submit(self._parsed, path, self._common(path)))
+
+            ahead()
+            if common and self.header is not None:
+                yield self.header.facts()
             while coming:
-                yield self.parser.facts(coming.popleft().result())
+                # Rather than wait for the other thread, take a file off it.
+                path = None if coming[0].done() else next(left, None)
+                if path is None:
+                    parsed = coming.popleft().result()
+                else:
+                    parsed = self._parsed(path, self._common(path))
+                ahead()
+                yield self.parser.facts(parsed)
+
+    def _common(self, path: str) -> bool:
+        # Asked where the walk is: the thread that parses would wait for the interpreter at every turn.
+        return path not in self.work.own and self.parser.common(path)
+
+    def _parsed(self, path: str, common: bool) -> Parsed:
+        return self.parser.parsed(path, self.work.own.get(path), common)
 
 
 @contextmanager
