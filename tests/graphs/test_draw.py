@@ -11,7 +11,8 @@ import networkx
 import pytest
 
 from graphs.calls import CallTable
-from graphs.draw import callgraph, engine, picture, structures
+from graphs.draw import callgraph, condense, engine, structures
+from graphs.draw import page as pages
 from graphs.draw.dot import Dot, Markup
 from graphs.draw.links import Links
 from graphs.draw.picture import Arrow, Box, Picture
@@ -41,7 +42,7 @@ def test_counts_are_those_of_the_calls():
 
 
 def test_a_small_graph_is_drawn_whole_with_frames_and_a_legend():
-    dot = picture.to_dot(callgraph.of_calls(table((0, "bdrv_open2"), (1, "raw_open")), "my title"))
+    dot = pages.to_dot(callgraph.of_calls(table((0, "bdrv_open2"), (1, "raw_open")), "my title"))
     shown = " ".join(texts(dot))
     for word in ("bdrv_open2", "raw_open", "block.c", "my title", "2 functions"):
         assert word in shown
@@ -51,7 +52,7 @@ def test_twins_become_one_box_and_helpers_small_print():
     boxes = {name: Box(name, "a.c", 1) for name in ("top", "one", "two", "three", "help")}
     arrows = {("top", name): Arrow() for name in ("one", "two", "three")}
     arrows |= {(name, "help"): Arrow() for name in ("one", "two", "top")}
-    small = picture.condense(Picture("", boxes, arrows), 4)
+    small = condense.condense(Picture("", boxes, arrows), 4)
     assert {box.title: box.also for box in small.boxes.values()} == {
         "top": ("help",),
         "one": ("help",),
@@ -59,7 +60,7 @@ def test_twins_become_one_box_and_helpers_small_print():
         "three": (),
     }
     probes = {name: Box(name, "a.c", 2) for name in ("find", "cow", "qcow", "vmdk", "raw")}
-    joined = picture.condense(
+    joined = condense.condense(
         Picture("", probes, {("find", name): Arrow(2) for name in list(probes)[1:]}), 99
     )
     assert {box.title: box.weight for box in joined.boxes.values()} == {"find": 2, "cow and 3 more": 8}
@@ -69,7 +70,7 @@ def test_twins_become_one_box_and_helpers_small_print():
 def test_arrows_of_different_kinds_make_no_twins():
     boxes = {name: Box(name, "a.c") for name in ("top", "one", "two", "three", "four")}
     arrows = {("top", name): Arrow(kind="seen" if name != "four" else "") for name in list(boxes)[1:]}
-    small = picture.condense(Picture("", boxes, arrows, {"seen": ("solid", "#15803d")}), 9)
+    small = condense.condense(Picture("", boxes, arrows, {"seen": ("solid", "#15803d")}), 9)
     assert sorted(box.title for box in small.boxes.values()) == ["four", "one and 2 more", "top"]
 
 
@@ -81,7 +82,7 @@ def test_condensing_leaves_kept_arrows_alone_and_makes_no_way_of_loose_ones():
     arrows["f3", "f12"] = Arrow(kind="maybe")
     kinds = {"fault": ("bold", "#dc2626"), "maybe": ("dotted", "#64748b")}
     page = Picture("", boxes, arrows, kinds, kept=frozenset({"fault"}), loose=frozenset({"maybe"}))
-    small = picture.condense(page, 4)
+    small = condense.condense(page, 4)
     assert len(small.boxes) <= 4
     assert small.arrows["f7", "odd"].kind == "fault"
     # What came only by a loose arrow is told as such, and never as called.
@@ -93,16 +94,16 @@ def test_condensing_leaves_kept_arrows_alone_and_makes_no_way_of_loose_ones():
 def test_a_goal_stays_and_takes_up_its_callers():
     boxes = {name: Box(name, "a.c") for name in ("goal", *(f"f{n}" for n in range(30)))}
     arrows = {(f"f{n}", f"f{n // 2}" if n > 3 else "goal"): Arrow() for n in range(30)}
-    small = picture.condense(Picture("", boxes, arrows, goal="goal"), 5)
+    small = condense.condense(Picture("", boxes, arrows, goal="goal"), 5)
     assert "goal" in small.boxes and len(small.boxes) <= 5
     assert {head for _, head in small.arrows} >= {"goal"}
-    assert "who else calls it" in picture.to_dot(Picture("", boxes, arrows, goal="goal"), 5)
+    assert "who else calls it" in pages.to_dot(Picture("", boxes, arrows, goal="goal"), 5)
 
 
 def test_where_arrows_would_cover_the_page_there_are_fewer():
     boxes = {f"f{n}": Box(f"f{n}", "a.c") for n in range(60)}
     arrows = {(f"f{n}", f"f{(n * m + 1) % 60}"): Arrow() for n in range(60) for m in range(1, 6)}
-    dot = picture.to_dot(Picture("t", boxes, arrows), 60)
+    dot = pages.to_dot(Picture("t", boxes, arrows), 60)
     assert "60 functions in " in dot and dot.count(" -> ") < len(arrows) / 2
 
 
@@ -111,7 +112,7 @@ def test_small_print_tells_functions_of_one_name_apart():
         f"{file}:{name}": Box(name, file) for file, name in [("a.c", "top"), ("q.c", "open"), ("r.c", "open")]
     }
     arrows = {("a.c:top", "q.c:open"): Arrow(), ("a.c:top", "r.c:open"): Arrow()}
-    (box,) = picture.condense(Picture("", boxes, arrows), 1).boxes.values()
+    (box,) = condense.condense(Picture("", boxes, arrows), 1).boxes.values()
     assert set(box.also) == {"open (q.c)", "open (r.c)"}
 
 
@@ -136,10 +137,10 @@ def test_links_that_lead_nowhere_are_explained(tmp_path):
 
 def test_a_legend_speaks_of_counts_only_where_there_are_any():
     source = Picture("t", {"f": Box("f", "a.c"), "g": Box("g", "a.c")}, {("f", "g"): Arrow(3)})
-    assert "times" not in picture.to_dot(source) and "×3" not in picture.to_dot(source)
-    assert "×3 " not in picture.to_dot(source)
+    assert "times" not in pages.to_dot(source) and "×3" not in pages.to_dot(source)
+    assert "×3 " not in pages.to_dot(source)
     counted = callgraph.of_calls(table((0, "f"), (1, "g"), (1, "g")), "t")
-    assert "×n the times it was called" in picture.to_dot(counted)
+    assert "×n the times it was called" in pages.to_dot(counted)
 
 
 def test_graphs_as_text_hold_every_name_quoted(tmp_path):
@@ -177,7 +178,7 @@ def test_condensing_keeps_every_name(limit):
     arrows = {
         (f"f{n}", f"f{m}"): Arrow() for n in range(200) for m in (2 * n + 1, 2 * n + 2, 3 * n + 1) if m < 200
     }
-    small = picture.condense(Picture("", boxes, arrows), limit)
+    small = condense.condense(Picture("", boxes, arrows), limit)
     assert len(small.boxes) <= limit
     assert {
         name for box in small.boxes.values() for name in (box.name, *box.twins, *box.also)
@@ -187,7 +188,7 @@ def test_condensing_keeps_every_name(limit):
 def test_a_big_graph_has_about_the_shape_of_a_page():
     boxes = {f"f{n}": Box(f"function_{n}", f"{n % 4}.c", n) for n in range(300)}
     arrows = {(f"f{n}", f"f{m}"): Arrow() for n in range(300) for m in (2 * n + 1, 2 * n + 2) if m < 300}
-    width, height = engine.size(picture.to_dot(Picture("big", boxes, arrows)))
+    width, height = engine.size(pages.to_dot(Picture("big", boxes, arrows)))
     assert 0.5 < width / height < 3
 
 
@@ -210,7 +211,7 @@ def test_odd_names_are_quoted():
     graph = Picture(
         odd, {odd: Box(odd, odd, 2, odd, (odd,), (odd,)), "x": Box("x", "")}, {(odd, "x"): Arrow(2, odd)}
     )
-    assert any("<c>&{d}|" in text for text in texts(picture.to_dot(graph)))
+    assert any("<c>&{d}|" in text for text in texts(pages.to_dot(graph)))
 
 
 @pytest.mark.parametrize(
@@ -252,7 +253,7 @@ def test_the_picture_is_the_same_without_dot_and_without_fonts(tmp_path):
 def test_an_svg_says_how_wide_each_text_is_for_viewers_without_the_font():
     calls = table((0, "bdrv_open2"), (1, "raw_open"), (1, "raw_open"))
     graph = callgraph.of_calls(calls, 'a "title" & <more>')
-    root = ElementTree.fromstring(engine.render(picture.to_dot(graph), "svg"))
+    root = ElementTree.fromstring(engine.render(pages.to_dot(graph), "svg"))
     found = {element.text: element for element in root.iter(f"{SVG}text")}
     assert all(element.get("font-family").startswith("Roboto, Helvetica") for element in found.values())
     assert all(float(element.get("textLength")) > 0 for element in found.values())
