@@ -1,6 +1,7 @@
 """Fewer boxes for a call graph that has too many for a page.
 
-- `condense(picture, limit) -> Picture`: about `limit` boxes.
+- `condense(picture, limit) -> Picture`: about `limit` boxes; in two steps, for several limits,
+  `thinned(gathered(picture), limit)`.
 - `THROUGH`: the kind of the arrows that stand for calls through functions in small print.
 
 It keeps every name: it moves small ones into the boxes of their callers.
@@ -26,6 +27,8 @@ from graphs.draw.picture import Arrow, Box, Notes, Picture
 THROUGH = "calls through functions in small print"
 _TWINS = 3
 _HELPER_CALLERS = 3
+# Where there are more boxes than that, a share of those too many goes at once.
+_MANY, _SHARE = 180, 3
 
 
 def condense(picture: Picture, limit: int) -> Picture:
@@ -36,10 +39,26 @@ def condense(picture: Picture, limit: int) -> Picture:
     >>> [box.title for box in small.boxes.values()]
     ['main', 'x1 and 2 more']
     """
+    return thinned(gathered(picture), limit)
+
+
+def gathered(picture: Picture) -> Picture:
+    """Join twins, and bring a picture of very many boxes down to some: what all limits have in common."""
     if picture.goal:
-        small = condense(replace(_turned(picture), goal=""), limit)
+        small = gathered(replace(_turned(picture), goal=""))
         return replace(_turned(small), goal=picture.goal)
-    result = _join_twins(_aliased(picture))
+    joined = _join_twins(_aliased(picture))
+    return thinned(joined, _MANY) if len(joined.boxes) > _MANY else joined
+
+
+def thinned(picture: Picture, limit: int) -> Picture:
+    """Return a picture whose twins are joined, of about `limit` boxes."""
+    if len(picture.boxes) <= limit // 2:
+        return picture
+    if picture.goal:
+        small = thinned(replace(_turned(picture), goal=""), limit)
+        return replace(_turned(small), goal=picture.goal)
+    result = picture
     kept = _kept(result)
     callers, callees = _neighbours(result)
     helpers = [
@@ -47,19 +66,19 @@ def condense(picture: Picture, limit: int) -> Picture:
         for key in result.boxes
         if not callees[key] and len(callers[key]) >= _HELPER_CALLERS and key not in kept
     ]
-    if len(result.boxes) > limit // 2:
-        result = _fold(result, helpers)
+    result = _fold(result, helpers)
     while len(result.boxes) > limit:
         callers, callees = _neighbours(result)
-        distance = _distances(result)
         foldable = [key for key in result.boxes if callers[key] - {key} and key not in kept]
         leaves = [key for key in foldable if not (callees[key] - {key})]
         if not leaves:
             inner = [key for key in foldable if callees[key]]
             if not inner:
                 break
-            result = _contract(result, min(inner, key=lambda key: len(callers[key]) * len(callees[key])))
+            inner.sort(key=lambda key: len(callers[key]) * len(callees[key]))
+            result = _contract(result, _apart(inner, (len(result.boxes) - _MANY) // _SHARE, callers))
             continue
+        distance = _distances(result)
         leaves.sort(key=lambda key: (-distance[key], result.boxes[key].weight))
         result = _fold(result, leaves[: max(1, (len(result.boxes) - limit + 1) // 2)])
     return result
@@ -181,15 +200,32 @@ def _noted(notes: Notes, more: dict[str, list[str]]) -> Notes:
     return tuple((label, tuple(dict.fromkeys(names))) for label, names in found.items())
 
 
-def _contract(picture: Picture, gone: str) -> Picture:
-    """Fold a box that calls others: its callers get it in small print, and dashed arrows to what it calls."""
+def _apart(keys: list[str], number: int, callers: dict[str, set[str]]) -> list[str]:
+    """Return the first so many of the keys, one at least, of which none calls another."""
+    found = set[str]()
+    beside = set[str]()
+    for key in keys:
+        if len(found) >= max(1, number):
+            break
+        if key not in beside and not callers[key] & found:
+            found.add(key)
+            beside |= callers[key]
+    return [key for key in keys if key in found]
+
+
+def _contract(picture: Picture, gone: list[str]) -> Picture:
+    """Fold boxes that call others: callers get them in small print, and dashed arrows to what they call.
+
+    None of the boxes calls another one of them.
+    """
     callers, callees = _neighbours(picture)
     arrows = dict(picture.arrows)
-    for tail in callers[gone] - {gone}:
-        for head in callees[gone] - {gone, tail}:
-            way = arrows[tail, gone], arrows[gone, head]
-            if any(arrow.kind in picture.loose for arrow in way):
-                continue
-            weight = min(arrow.weight for arrow in way)
-            arrows.setdefault((tail, head), Arrow(weight, "", THROUGH))
-    return _fold(replace(picture, arrows=arrows, kinds={**picture.kinds, THROUGH: picture.through}), [gone])
+    for box in gone:
+        for tail in callers[box] - {box}:
+            for head in callees[box] - {box, tail}:
+                way = arrows[tail, box], arrows[box, head]
+                if any(arrow.kind in picture.loose for arrow in way):
+                    continue
+                weight = min(arrow.weight for arrow in way)
+                arrows.setdefault((tail, head), Arrow(weight, "", THROUGH))
+    return _fold(replace(picture, arrows=arrows, kinds={**picture.kinds, THROUGH: picture.through}), gone)

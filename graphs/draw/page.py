@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Container
 from typing import Any
 
-from graphs.draw.condense import THROUGH, condense
+from graphs.draw.condense import THROUGH, gathered, thinned
 from graphs.draw.dot import Dot, Markup, html
 from graphs.draw.engine import FONT, layout, size
 from graphs.draw.picture import Box, Picture
@@ -41,12 +41,13 @@ def to_dot(picture: Picture, limit: int = 50) -> str:
     boxes are tried only if none is near that shape, and must gain a better one.
     """
     total = len(picture.boxes)
+    picture = gathered(picture)
     limit = _readable(picture, limit)
     best, least, off, boxes = "", math.inf, math.inf, 0
     directions = ["LR", "TB"]
     way: tuple[Picture, str, str] = picture, "", ""
     for share in (1, 0.8, 0.6):
-        small = condense(picture, int(limit * share))
+        small = thinned(picture, int(limit * share))
         if len(small.boxes) == boxes:
             continue
         boxes = len(small.boxes)
@@ -105,7 +106,7 @@ def _area(laid: Any) -> float:
 def _readable(picture: Picture, limit: int) -> int:
     """Lower the limit until there are few enough arrows to be followed."""
     while limit > _FEW:
-        small = condense(picture, limit)
+        small = thinned(picture, limit)
         if len(small.arrows) <= _CROWDED * len(small.boxes):
             break
         limit = max(_FEW, int(0.85 * min(limit, len(small.boxes))))
@@ -197,7 +198,7 @@ def _small_print(names: tuple[str, ...], width: int = 34) -> list[str]:
             lines.append("")
         lines[-1] += f", {name}" if lines[-1] else name
     if len(names) > _LISTED:
-        lines.append(f"and {len(names) - _LISTED} more")
+        lines.append(f"and {len(names) - _LISTED:,} more")
     return lines if names else []
 
 

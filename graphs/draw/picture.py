@@ -60,7 +60,7 @@ class Box:
     @property
     def title(self) -> str:
         """The name, and how many more it stands for."""
-        return f"{self.name} and {len(self.twins)} more" if self.twins else self.name
+        return f"{self.name} and {len(self.twins):,} more" if self.twins else self.name
 
 
 @dataclass(frozen=True)
