@@ -8,7 +8,8 @@ Reading a header ahead of a file can change what the file means, so a file is se
 
 The headers' own facts are those of one small file that includes them all, `PSEUDO`.
 
-- `Header.build(parser, headers, scratch)`: the header, None when clang refuses it.
+- `Header.build(parser, headers, scratch, texts)`: the header, None when clang refuses it.
+- `Texts(tree, arguments)`: what texts hold; `texts.gather(paths)` reads them ahead, beside clang.
 - `header.serves(path)`: whether a file may use it; `header.facts()`: the headers' facts.
 """
 
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,26 +50,23 @@ _COMMENT = re.compile(rb"/\*.*?\*/", re.DOTALL)
 class Header:
     """A precompiled header and the words that decide whom it serves."""
 
-    def __init__(self, parser: Parser, file: Path, tu: int, depends: list[str]) -> None:
+    def __init__(self, parser: Parser, file: Path, tu: int, depends: list[str], texts: Texts) -> None:
         self.file = file
         self.depends = depends
         self._parser = parser
         self._tu = tu
-        words = parser.arguments
-        self._folders = tuple(words[i + 1] for i, word in enumerate(words) if word == "-I")
         self._tree = str(parser.tree)
         self._roots = parser.roots
         self._inside = {self._tree_path(path) for path in self.depends}
-        self._texts: dict[str, _Text] = {}
+        self._texts = texts
         self._reach: dict[str, frozenset[str]] = {}
-        self._named: dict[str, tuple[str, ...]] = {}
         named = frozenset().union(*(self._reached(path) for path in self._inside))
         self._unnamed = frozenset(
             path for path in self._inside if path not in named and "config" in os.path.basename(path)
         )
 
     @classmethod
-    def build(cls, parser: Parser, headers: list[str], scratch: Path) -> Header | None:
+    def build(cls, parser: Parser, headers: list[str], scratch: Path, texts: Texts) -> Header | None:
         """Precompile `headers`; None when one is absent or clang reports an error."""
         source = scratch / SOURCE
         source.write_text("".join(f'#include "{name}"\n' for name in headers))
@@ -80,7 +79,7 @@ class Header:
             parser.lib.disposeTranslationUnit(tu)
             return None
         read = parser.inclusions(tu, PSEUDO) - {PSEUDO}
-        return cls(parser, file, tu, sorted(path for path in read if not path.endswith(SOURCE)))
+        return cls(parser, file, tu, sorted(path for path in read if not path.endswith(SOURCE)), texts)
 
     def facts(self) -> Unit:
         """The headers' own facts; to be asked for once."""
@@ -101,19 +100,19 @@ class Header:
         common |= self._unnamed if common else frozenset()
         if not common or self._forestalled(full, set(), set()):
             return False
-        texts = [self._read(p) for p in (full, *(reached - self._inside))]
+        texts = [self._texts.read(p) for p in (full, *(reached - self._inside))]
         if any(_SWITCH.fullmatch(name) for text in texts for name in text.defines):
             return False
-        foreign = frozenset().union(*(self._read(p).defines for p in self._inside - common))
+        foreign = frozenset().union(*(self._texts.read(p).defines for p in self._inside - common))
         return not _clash(foreign, texts)
 
     def _forestalled(self, full: str, defined: set[bytes], met: set[str]) -> bool:
         """Whether a macro is defined before a common header that has its name as a word."""
-        for directive, name in self._read(full).order:
+        for directive, name in self._texts.read(full).order:
             if directive != b"include":
                 defined.add(name)
                 continue
-            target = self._find(name.decode(errors="replace"), os.path.dirname(full))
+            target = self._texts.find(name.decode(errors="replace"), os.path.dirname(full))
             if target is None or target in met:
                 continue
             met.add(target)
@@ -123,7 +122,7 @@ class Header:
                 continue
             below = {target, *(self._reached(target) & self._inside)} - met | {target}
             met |= below
-            if any(not defined.isdisjoint(self._read(p).everything) for p in below):
+            if any(not defined.isdisjoint(self._texts.read(p).everything) for p in below):
                 return True
         return False
 
@@ -141,7 +140,7 @@ class Header:
             waiting = [full]
             while waiting:
                 at = waiting.pop()
-                for target in self._named_in(at):
+                for target in self._texts.named_in(at):
                     # What a common header really includes is known; its text may name more, under conditions.
                     if target in out or (at in self._inside and target not in self._inside):
                         continue
@@ -150,19 +149,45 @@ class Header:
             found = self._reach[full] = frozenset(out - {full})
         return found
 
-    def _named_in(self, full: str) -> tuple[str, ...]:
+
+class Texts:
+    """What the texts of files hold and include, each read once.
+
+    Parameters
+    ----------
+    arguments : list of str
+        The compiler's, for the folders of headers.
+    """
+
+    def __init__(self, tree: Path, arguments: list[str]) -> None:
+        self.tree = tree
+        self._folders = tuple(arguments[i + 1] for i, word in enumerate(arguments) if word == "-I")
+        self._texts: dict[str, _Text] = {}
+        self._named: dict[str, tuple[str, ...]] = {}
+
+    def gather(self, paths: Iterable[str]) -> None:
+        """Read files of the tree, and all that they include."""
+        waiting = [f"{self.tree}/{path}" for path in paths]
+        while waiting:
+            full = waiting.pop()
+            if full not in self._named:
+                waiting += self.named_in(full)
+
+    def named_in(self, full: str) -> tuple[str, ...]:
         """Files of the tree that a file's own text includes."""
         found = self._named.get(full)
         if found is None:
             folder = os.path.dirname(full)
-            targets = (self._find(name, folder) for name in self._read(full).includes)
+            targets = (self.find(name, folder) for name in self.read(full).includes)
             found = self._named[full] = tuple(target for target in targets if target is not None)
         return found
 
-    def _find(self, name: str, beside: str) -> str | None:
+    def find(self, name: str, beside: str) -> str | None:
+        """The file that an inclusion's name stands for in a file of the folder `beside`."""
         return _locate(name, beside, self._folders)
 
-    def _read(self, full: str) -> _Text:
+    def read(self, full: str) -> _Text:
+        """What a file holds; nothing if it cannot be read."""
         found = self._texts.get(full)
         if found is None:
             try:

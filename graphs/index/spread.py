@@ -2,7 +2,7 @@
 
 - `read(work, paths, jobs, scheduler)`: (path, files read, packed facts) of `paths` as they come, the common
   headers' among them.
-- `Reader(work)`: one process's parser with its precompiled header.
+- `Reader(work, paths)`: one process's parser with its precompiled header.
 
 While one file is walked in Python, clang already parses the next ones in a second thread: it needs no lock of
 ours. Where it does not keep up, both parse.
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from graphs.errors import GraphsError
 from graphs.index import clang
 from graphs.index.parse import Parsed, Parser
-from graphs.index.precompiled import PSEUDO, Header
+from graphs.index.precompiled import PSEUDO, Header, Texts
 from graphs.index.tree import CLASSES
 from graphs.index.visitor import Building
 
@@ -40,15 +40,25 @@ _SWITCH = 0.0002  # seconds
 
 
 class Reader:
-    """Reads files of a tree one after the other."""
+    """Reads files of a tree one after the other.
 
-    def __init__(self, work: Work) -> None:
+    Parameters
+    ----------
+    paths : list of str
+        Those to come; their texts are looked into while clang makes the precompiled header.
+    """
+
+    def __init__(self, work: Work, paths: list[str]) -> None:
         self.work = work
         self.parser = Parser(Path(work.tree), work.arguments, work.roots)
         self.header: Header | None = None
         if work.headers:
             visitor = Building(Path(work.scratch), CLASSES)
-            self.header = Header.build(self.parser, work.headers, Path(work.scratch))
+            texts = Texts(Path(work.tree), work.arguments)
+            with ThreadPoolExecutor(1) as thread:
+                made = thread.submit(Header.build, self.parser, work.headers, Path(work.scratch), texts)
+                texts.gather(paths)
+                self.header = made.result()
             self.parser.use_header(self.header)
             visitor.finish()
 
@@ -114,7 +124,7 @@ def read(work: Work, paths: list[str], jobs: int, scheduler: str | None) -> Iter
 
 
 def _here(work: Work, paths: list[str]) -> Iterator[Facts]:
-    reader = Reader(work)
+    reader = Reader(work, paths)
     for unit in reader.all(paths, common=True):
         yield _pack(unit)
     reader.parser.close()
@@ -125,7 +135,7 @@ def _here(work: Work, paths: list[str]) -> Iterator[Facts]:
 def _in_processes(work: Work, paths: list[str], jobs: int) -> Iterator[Facts]:
     global _reader
     # The precompiled header is made once, here; the forked processes inherit it.
-    _reader = Reader(work)
+    _reader = Reader(work, paths)
     order = sorted(paths, key=lambda path: -_size(work, path))
     pieces = [order[n : n + _PIECE] for n in range(0, len(order), _PIECE)]
     context = multiprocessing.get_context("fork")
