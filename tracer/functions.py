@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import itertools
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import CodeType, FunctionType
 from typing import Any, TypeVar, overload
@@ -22,7 +22,7 @@ from tracer.session import Session, current
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)
 class TracedFunction:
     """What is known of a traced function; a definition that runs twice (a closure) is one function.
 
@@ -42,12 +42,16 @@ class TracedFunction:
     module: str
     line: int
     params: tuple[str, ...]
-    instances: weakref.WeakSet[FunctionType] = field(default_factory=weakref.WeakSet, repr=False)
+    instances: set[weakref.ref[FunctionType]] = field(default_factory=set, repr=False)
 
     @property
     def function(self) -> FunctionType | None:
         """The Python function, or None when it is gone."""
-        return next(iter(self.instances), None)
+        return next(self.functions(), None)
+
+    def functions(self) -> Iterator[FunctionType]:
+        """The Python functions that still exist."""
+        return (function for reference in list(self.instances) if (function := reference()) is not None)
 
 
 _entries: dict[tuple[str, str, str, int, tuple[str, ...]], TracedFunction] = {}
@@ -100,7 +104,7 @@ def traced_as(function: F, name: str | None, file: str | None) -> F:
     if entry is None:
         entry = TracedFunction(len(_entries), c_file, c_name, plain.__module__, code.co_firstlineno, params)
         _entries[key] = entry
-    entry.instances.add(plain)
+    entry.instances.add(weakref.ref(plain, entry.instances.discard))
     plain.__dict__["__traced__"] = entry
     session = current()
     if session is not None:
@@ -138,7 +142,7 @@ def entries_from(fid: int) -> list[TracedFunction]:
 def install(session: Session) -> None:
     """Swap recording code into every traced function."""
     for entry in list(_entries.values()):
-        for function in list(entry.instances):
+        for function in entry.functions():
             _swap(entry, function, session)
 
 

@@ -24,6 +24,7 @@ import itertools
 import threading
 from collections.abc import Callable
 from time import monotonic_ns
+from types import NoneType
 from typing import Any
 
 from tracer.structs import NAMES, Struct, StructType, install_hooks, remove_hooks
@@ -75,6 +76,7 @@ class Session:
     def install_struct_hooks(self) -> None:
         """Record creations and field writes from now on."""
         building, append, encode, announce = self._building, self.append, self.encode, self._announce
+        number, nothing = int, NoneType
         thread, clock, plain_write, serial = self.thread, self.clock, object.__setattr__, self.serial
 
         def create(cls: Any, /, *args: Any, **kwargs: Any) -> Any:
@@ -85,7 +87,7 @@ class Session:
                     obj.__init__(*args, **kwargs)
                 finally:
                     building.discard(id(obj))
-                encode(obj)
+                announce(obj)
             return obj
 
         def write(self_: Any, name: str, value: Any) -> None:
@@ -100,10 +102,11 @@ class Session:
                 mark, label = announce(self_)
             fields = self_.__dict__
             old, kind = fields.get(name), type(value)
-            # numbers, the commonest, are their own encoding
-            before = old if type(old) is int else encode(old)
+            was = type(old)
+            # numbers and null pointers, the commonest, are their own encoding
+            before = old if was is number or was is nothing else encode(old)
             fields[name] = value
-            after = value if kind is int else encode(value)
+            after = value if kind is number or kind is nothing else encode(value)
             append(("w", thread.n, clock(), label if mark == "@" else "&" + label, name, before, after))
 
         install_hooks(create, write)
@@ -131,9 +134,10 @@ class Session:
 
     def _name(self, obj: Struct) -> Value:
         self._building.discard(id(obj))
-        try:
-            ref = ("&", obj._trace_symbol)
-        except AttributeError:
+        symbol = getattr(obj, "_trace_symbol", None)
+        if symbol is not None:
+            ref = ("&", symbol)
+        else:
             name = type(obj).__name__
             number = self._numbers[name] = self._numbers.get(name, 0) + 1
             ref = ("@", f"{name}#{number}")
@@ -141,8 +145,13 @@ class Session:
         return ref
 
     def _record_new(self, obj: Struct) -> None:
-        encode, values = self.encode, obj.__dict__
-        fields = {name: encode(values[name]) for name in type(obj).__struct_fields__ if name in values}
+        encode, values, number, nothing = self.encode, obj.__dict__, int, NoneType
+        fields = {}
+        for name in type(obj).__struct_fields__:
+            if name in values:
+                value = values[name]
+                kind = type(value)
+                fields[name] = value if kind is number or kind is nothing else encode(value)
         ref = obj._trace_ref[1]
         self.append(("n", self.thread.n, self.clock(), object_id(ref), type(obj).__name__, fields))
 
