@@ -10,6 +10,7 @@ nobody sees. Serial mice and parallel ports are known by name and not modelled.
 
 from __future__ import annotations
 
+import importlib
 import re
 import sys
 from collections.abc import Callable
@@ -21,10 +22,6 @@ from hypervisor.program import linked, on_reset
 from hypervisor.qemu_char import CharDriverState, qemu_chr_open_null, text_console_init
 from hypervisor.qemu_char_fd import qemu_chr_open_file_out, qemu_chr_open_pipe, qemu_chr_open_stdio
 from hypervisor.qemu_char_mux import qemu_chr_open_mux
-from hypervisor.qemu_char_pty import qemu_chr_open_pty
-from hypervisor.qemu_char_socket import qemu_chr_open_socket
-from hypervisor.qemu_char_tty import qemu_chr_open_tty
-from hypervisor.qemu_char_udp import qemu_chr_open_udp
 from hypervisor.qemu_config import qemu_chardev_opts
 from hypervisor.qemu_option import (
     QemuOpts,
@@ -138,16 +135,27 @@ def _parse_vc(opts: QemuOpts, rest: str) -> QemuOpts | None:
     return _refuse(opts)
 
 
+def _of_module(backend: str) -> Callable[[QemuOpts], CharDriverState | None]:
+    """Have a backend that most runs do without imported when it is opened."""
+
+    def opened(opts: QemuOpts) -> CharDriverState | None:
+        module = importlib.import_module(f"hypervisor.qemu_char_{backend}")
+        chr: CharDriverState | None = getattr(module, f"qemu_chr_open_{backend}")(opts)
+        return chr
+
+    return opened
+
+
 _OPEN: dict[str, Callable[[QemuOpts], CharDriverState | None]] = {
     "null": qemu_chr_open_null,
     "vc": text_console_init,
     "file": qemu_chr_open_file_out,
     "pipe": qemu_chr_open_pipe,
-    "pty": qemu_chr_open_pty,
-    "socket": qemu_chr_open_socket,
+    "pty": _of_module("pty"),
+    "socket": _of_module("socket"),
     "stdio": qemu_chr_open_stdio,
-    "tty": qemu_chr_open_tty,
-    "udp": qemu_chr_open_udp,
+    "tty": _of_module("tty"),
+    "udp": _of_module("udp"),
 }
 _BACKENDS = ("null", "socket", "udp", "msmouse", "vc", "file", "pipe", "pty", "stdio", "tty", "parport")
 """In the order of QEMU's table, which is searched with a look at the option for each entry."""

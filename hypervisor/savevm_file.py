@@ -17,17 +17,19 @@ from __future__ import annotations
 import errno
 import os
 import select
-import subprocess
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 from hypervisor.block import bdrv_load_vmstate, bdrv_save_vmstate
 from hypervisor.block_int import BlockDriverState
 from hypervisor.vl_state import state
 from tracer import Struct, traced
+
+if TYPE_CHECKING:
+    import subprocess
 
 C_FILE = "savevm.c"
 
@@ -408,6 +410,8 @@ def stdio_get_buffer(opaque: QEMUFileStdio, buf: memoryview, pos: int, size: int
 @traced
 def stdio_pclose(opaque: QEMUFileStdio) -> int:
     """Close the pipe and wait for the command to end; a command that does not is told to."""
+    import subprocess
+
     process = opaque.stdio_file
     assert isinstance(process, subprocess.Popen)
     for pipe in (process.stdin, process.stdout):
@@ -441,6 +445,8 @@ def qemu_popen(stdio_file: subprocess.Popen[bytes], mode: str) -> QEMUFile:
 
 def _popen(command: str, mode: str) -> subprocess.Popen[bytes]:
     """popen(): run a command by the shell with a pipe to or from it."""
+    import subprocess
+
     pipe = {"stdout" if mode == "r" else "stdin": subprocess.PIPE}
     return subprocess.Popen(command, shell=True, bufsize=0, **pipe)  # type: ignore[call-overload,no-any-return]
 

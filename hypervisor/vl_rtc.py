@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import calendar
 import re
 import sys
 import time
@@ -38,6 +37,8 @@ def _seconds(text: str) -> int | None:
     >>> _seconds("1970-01-02"), _seconds("1970-01-01T00:01:05"), _seconds("tomorrow")
     (86400, 65, None)
     """
+    import calendar
+
     date = _DATE.match(text)
     if date is None:
         return None
