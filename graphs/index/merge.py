@@ -14,8 +14,6 @@ from typing import Any, NamedTuple
 
 from graphs.index.facts import BY_NAME, Unit, place
 
-SYMBOL_AT = 55
-
 
 class Function(NamedTuple):
     """A definition; `programs` is a set of bits."""
@@ -78,9 +76,9 @@ class Merged:
         Sorted paths.
     functions : list of Function
         Sorted by path and name; callers are numbers into this list.
-    references : list of int
-        Sorted; each is symbol number, place and use packed into one integer: the symbol from bit `SYMBOL_AT`
-        on, the place from bit 3 on.
+    references : list of set of int
+        Those of each symbol, by its number; each is place and use packed into one integer: the place from
+        bit 3 on.
     """
 
     files: list[str] = field(default_factory=list)
@@ -91,7 +89,7 @@ class Merged:
     sites: list[Site] = field(default_factory=list)
     flows: list[Flow] = field(default_factory=list)
     symbols: list[str] = field(default_factory=list)
-    references: list[int] = field(default_factory=list)
+    references: list[set[int]] = field(default_factory=list)
     records: dict[str, tuple[str, int, list[tuple[str, str, str, str]]]] = field(default_factory=dict)
     enums: dict[str, tuple[str, int, int]] = field(default_factory=dict)
     variables: dict[tuple[str, int], tuple[str, bool, bool, int]] = field(default_factory=dict)
@@ -124,13 +122,12 @@ class _Merger:
         calls: dict[tuple[int, str, int], int] = {}
         sites: dict[tuple[int, int, str, str], list[Any]] = {}
         flows: dict[tuple[str, str, int, int, int], int] = {}
-        references: set[int] = set()
+        out.references = [set() for _ in out.symbols]
         for unit in self._units():
-            self._unit(unit, calls, sites, flows, references)
+            self._unit(unit, calls, sites, flows)
         out.calls = [Call(*k, v) for k, v in sorted(calls.items())]
         out.sites = [Site(*v) for _, v in sorted(sites.items())]
         out.flows = [Flow(*k, v) for k, v in sorted(flows.items())]
-        out.references = sorted(references)
         out.rows = sorted(set(out.rows), key=lambda row: (row[0], row[2], row[1]))
         out.cases = sorted(set(out.cases))
         return out
@@ -201,7 +198,6 @@ class _Merger:
         calls: dict[tuple[int, str, int], int],
         sites: dict[tuple[int, int, str, str], list[Any]],
         flows: dict[tuple[str, str, int, int, int], int],
-        references: set[int],
     ) -> None:
         self._enter(unit)
         out, mask = self.out, self._mask(unit)
@@ -221,12 +217,10 @@ class _Merger:
         for target, source, kind, where, caller in unit.flows:
             flow = (keys[target], keys[source], kind, self._place(unit, where), callers[caller])
             flows[flow] = flows.get(flow, 0) | mask
-        numbers = [self.symbol_number[key] << SYMBOL_AT for key in keys]
+        refer = [out.references[self.symbol_number[key]].add for key in keys]
         rows = iter(unit.references)
-        references.update(
-            numbers[symbol] | (files[where >> 36] << 39) | ((where & low) << 3) | use
-            for symbol, use, where in zip(rows, rows, rows, strict=True)
-        )
+        for symbol, use, where in zip(rows, rows, rows, strict=True):
+            refer[symbol]((files[where >> 36] << 39) | ((where & low) << 3) | use)
         if unit.errors:
             out.errors[unit.path] = unit.errors
         for path in unit.files:
@@ -294,4 +288,4 @@ def merge(units: Mapping[str, bytes], programs: Mapping[str, int], everywhere: i
     return _Merger([units[path] for path in sorted(units)], programs, everywhere).run()
 
 
-__all__ = ["SYMBOL_AT", "Call", "Flow", "Function", "Merged", "Site", "merge", "place"]
+__all__ = ["Call", "Flow", "Function", "Merged", "Site", "merge", "place"]

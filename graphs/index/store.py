@@ -16,13 +16,12 @@ import os
 import sqlite3
 import zlib
 from collections.abc import Iterable, Iterator
-from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 from graphs.errors import GraphsError
 from graphs.index.facts import FLOW_KINDS, SITE_KINDS, unplace
-from graphs.index.merge import SYMBOL_AT, Merged
+from graphs.index.merge import Merged
 from graphs.index.resolve import KINDS, Resolved
 
 FORMAT = 3
@@ -290,7 +289,7 @@ class _Writer:
         # Taken apart by SQLite: rows made here, a hundred thousand of them, take longer than to write them.
         self.db.executemany(
             f"INSERT INTO refs VALUES (?1, {_placed('?2 >> 3')}, ?2 & 7)",
-            map(divmod, merged.references, repeat(1 << SYMBOL_AT)),
+            ((n, found) for n, each in enumerate(merged.references) for found in sorted(each)),
         )
 
 
