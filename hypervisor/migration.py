@@ -59,6 +59,7 @@ from hypervisor.savevm_file import (
     qemu_file_put_notify,
     qemu_file_set_rate_limit,
 )
+from hypervisor.savevm_rehearsal import rehearse_loading, rehearse_saving
 from hypervisor.vl_loop import qemu_set_fd_handler2, vm_start, vm_stop
 from hypervisor.vl_ram import ram_bytes_remaining, ram_bytes_total, ram_bytes_transferred
 from hypervisor.vl_state import state
@@ -150,6 +151,7 @@ def _start(protocol: str, way: str) -> Callable[..., Any]:
 @traced
 def qemu_start_incoming_migration(uri: str) -> None:
     """Wait for a machine; when nothing can be waited for, this one stands all the same."""
+    rehearse_loading()
     for protocol in _PROTOCOLS:
         found, rest = strstart(uri, protocol)
         if found:
@@ -342,6 +344,7 @@ def migrate_fd_put_buffer(opaque: FdMigrationState, data: memoryview, size: int)
 @traced
 def migrate_fd_connect(s: FdMigrationState) -> None:
     """Begin to save the machine into a connection that stands."""
+    rehearse_saving()
     s.file = qemu_fopen_ops_buffered(
         s,
         s.bandwidth_limit,

@@ -72,6 +72,8 @@ def tcp_start_outgoing_migration(
     s = outgoing(socket_errno, socket_write, tcp_close, bandwidth_limit, blk, inc)
     s.fd = qemu_socket(socket.AF_INET, socket.SOCK_STREAM, 0)
     socket_set_nonblock(s.fd)
+    # What is handed on while the machine stands should not wait for more.
+    socket_of(s.fd).setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if not detach:
         migrate_fd_monitor_suspend(s, mon)
     ret = begin_to_connect(s, address, f"tcp:{host_port}", tcp_wait_for_connect)

@@ -18,6 +18,7 @@ functions and differ in the stream only.
 - `register_savevm_live`, `register_savevm`, `vmstate_register`: what to save.
 - `qemu_savevm_state_begin`, `_iterate`, `_complete`, `_cancel`; `qemu_savevm_state` for a stopped machine.
 - `qemu_loadvm_state(f)`.
+- `save_devices(f)`, `load_sections(f)`: parts of these, for `hypervisor.savevm_rehearsal`.
 - `half_loaded()`: why the machine must not run, after a load that failed half way.
 """
 
@@ -309,6 +310,16 @@ def _hand_on(f: QEMUFile) -> None:
         qemu_fflush(f)
 
 
+def save_devices(f: QEMUFile) -> None:
+    """Write all sections that are written at once, and the end mark."""
+    for se in _savevm_handlers:
+        if se.save_state is not None or se.vmsd is not None:
+            _hand_on(f)
+            _put_header(f, QEMU_VM_SECTION_FULL, se)
+            vmstate_save(f, se)
+    qemu_put_byte(f, QEMU_VM_EOF)
+
+
 @traced
 def qemu_savevm_state_complete(mon: Monitor | None, f: QEMUFile) -> int:
     """Write what is left: the ends of the live sections, all others, and the end mark."""
@@ -318,12 +329,7 @@ def qemu_savevm_state_complete(mon: Monitor | None, f: QEMUFile) -> int:
             qemu_put_byte(f, QEMU_VM_SECTION_END)
             qemu_put_be32(f, se.section_id)
             se.save_live_state(mon, f, QEMU_VM_SECTION_END, se.opaque)
-    for se in _savevm_handlers:
-        if se.save_state is not None or se.vmsd is not None:
-            _hand_on(f)
-            _put_header(f, QEMU_VM_SECTION_FULL, se)
-            vmstate_save(f, se)
-    qemu_put_byte(f, QEMU_VM_EOF)
+    save_devices(f)
     return -errno.EIO if qemu_file_has_error(f) else 0
 
 
@@ -406,7 +412,8 @@ def _continue_section(f: QEMUFile, entries: dict[int, LoadStateEntry]) -> int:
     return ret
 
 
-def _load_sections(f: QEMUFile) -> int:
+def load_sections(f: QEMUFile) -> int:
+    """Read sections up to the end mark; 0 or -errno."""
     entries: dict[int, LoadStateEntry] = {}
     while (section_type := qemu_get_byte(f)) != QEMU_VM_EOF:
         if section_type in (QEMU_VM_SECTION_START, QEMU_VM_SECTION_FULL):
@@ -443,7 +450,7 @@ def qemu_loadvm_state(f: QEMUFile) -> int:
         return -errno.ENOTSUP
     _half_loaded = "what was to be loaded into this machine came only in part"
     try:
-        ret = _load_sections(f)
+        ret = load_sections(f)
     except (ValueError, IndexError, OverflowError) as error:
         # A value that no device can hold: the stream is damaged.
         qemu_file_set_error(f, f"damaged data ({error})")
