@@ -22,6 +22,7 @@ from hypervisor.savevm import (
     qemu_savevm_state_iterate,
 )
 from hypervisor.savevm_file import qemu_fflush, qemu_fopen_ops
+from hypervisor.savevm_rehearsal import rehearse_loading, rehearse_saving
 from hypervisor.stream_reader import read_stream
 from hypervisor.vl_state import state
 from studykvm import guests
@@ -143,6 +144,27 @@ def test_what_is_loaded_is_what_was_saved(monkeypatch, seed, pages, registers):
     in_a_machine(monkeypatch, source)
     in_a_machine(monkeypatch, destination)
     assert streams[0] == streams[3] and streams[1] == streams[4] and streams[2] == streams[5]
+
+
+def test_practice_changes_nothing(monkeypatch, capfd):
+    devices, memory = [], []
+
+    def note():
+        # Where memory is begun with depends on where it was left.
+        devices.append(save().partition(b"\5timer")[2])
+        memory.append(bytes(ram()[:]))
+
+    def body():
+        ram()[0x5000:0x9000] = b"\x77" * 0x4000
+        scramble(random.Random(1))
+        note()
+        rehearse_loading()
+        rehearse_saving()
+        note()
+
+    in_a_machine(monkeypatch, body)
+    assert devices[0] == devices[1] != b"" and memory[0] == memory[1]
+    assert capfd.readouterr().err == ""
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
