@@ -44,7 +44,7 @@ def render(dot: str, format: str, prog: str = "dot") -> bytes:
     if format == "dot":
         return dot.encode()
     if format != "svg":
-        return _laid(dot, (format,), prog, dpi="144" if format == "png" else "72")[0]
+        return _laid(dot, (format,), prog, dpi="96" if format == "png" else "72")[0]
     data, laid = _page(dot, prog)
     widths = {(x, y, text): width for x, y, text, width in _texts(json.loads(laid))}
     return _TURNED.sub(r"\1\3&#45;&gt;\2\4", _for_any_font(data.decode(), widths)).encode()
