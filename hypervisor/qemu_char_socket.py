@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
 import sys
 
@@ -41,6 +42,8 @@ from tracer import Struct, traced
 C_FILE = "qemu-char.c"
 
 IAC, IAC_BREAK = 255, 243
+_LOOK_UP = 0.2
+"""Seconds."""
 _WILL, _DO, _BINARY, _ECHO, _SUPPRESS_GO_AHEAD = 251, 253, 0, 1, 3
 
 
@@ -277,6 +280,9 @@ def qemu_chr_open_socket(opts: QemuOpts) -> CharDriverState | None:
     chr.filename = _name(opts, bool(is_unix), bool(is_telnet), bool(is_listen))
     if is_listen and is_waitconnect:
         print(f"QEMU waiting for connection on: {chr.filename}", flush=True)
+        # accept() itself would not notice a signal that came just before it.
+        while not select.select([fd], [], [], _LOOK_UP)[0]:
+            pass
         tcp_chr_accept(chr)
         socket_set_nonblock(s.listen_fd)
     return chr
