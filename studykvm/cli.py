@@ -73,31 +73,38 @@ def _usage() -> str:
         lines.append(f"{group}:")
         lines += [f"  {name:<11} {c.help}" for name, c in COMMANDS.items() if c.group == group]
         lines.append("")
-    lines += ["studykvm COMMAND --help explains a command; boot, img, io and nbd take --trace FILE."]
+    lines += ["studykvm COMMAND --help explains a command. boot, img, io and nbd take --trace FILE,"]
+    lines += ["and --trace-only 'block*,aio.c' for calls of these C files alone."]
     return "\n".join(lines)
 
 
-def _split_trace_option(argv: list[str]) -> tuple[str | None, list[str]]:
-    """Take `--trace FILE` or `--trace=FILE` out of `argv`; the environment fills in.
+def _split_trace_option(argv: list[str]) -> tuple[str | None, list[str], list[str]]:
+    """Take `--trace FILE` and `--trace-only PATTERNS`, `=` or not, out of `argv`; the environment fills in.
 
-    >>> _split_trace_option(["create", "--trace", "a.trace", "x.img"])
-    ('a.trace', ['create', 'x.img'])
+    >>> _split_trace_option(["create", "--trace", "a.trace", "--trace-only=block*,aio.c", "x.img"])
+    ('a.trace', ['block*', 'aio.c'], ['create', 'x.img'])
     """
     from studykvm.errors import StudyError
 
-    path = os.environ.get("STUDYKVM_TRACE") or None
+    found: dict[str, str | None] = {"--trace": os.environ.get("STUDYKVM_TRACE") or None, "--trace-only": None}
+    wanted = {
+        "--trace": "a file name: --trace boot.trace",
+        "--trace-only": "C files: --trace-only 'block*,aio.c'",
+    }
     rest: list[str] = []
     words = iter(argv)
     for word in words:
-        if word == "--trace":
-            path = next(words, None)
-            if path is None:
-                raise StudyError("--trace wants a file name: --trace boot.trace")
-        elif word.startswith("--trace="):
-            path = word.removeprefix("--trace=")
-        else:
+        option, given, value = word.partition("=")
+        if option not in found:
             rest.append(word)
-    return path and path.replace("%p", str(os.getpid())), rest
+            continue
+        found[option] = value if given else next(words, None)
+        if found[option] is None:
+            raise StudyError(f"{option} wants {wanted[option]}")
+    path, only = found["--trace"], found["--trace-only"]
+    if only is not None and not path:
+        raise StudyError("--trace-only says what of a trace to keep; add --trace FILE")
+    return path and path.replace("%p", str(os.getpid())), only.split(",") if only else [], rest
 
 
 def load(command: Command) -> Callable[[list[str]], int]:
@@ -110,9 +117,9 @@ def load(command: Command) -> Callable[[list[str]], int]:
 
 def _run(name: str, argv: list[str]) -> int:
     command = COMMANDS[name]
-    path = None
+    path, only = None, list[str]()
     if command.traceable:
-        path, argv = _split_trace_option(argv)
+        path, only, argv = _split_trace_option(argv)
     entry = load(command)
     if path is None:
         return entry(argv)
@@ -125,7 +132,7 @@ def _run(name: str, argv: list[str]) -> int:
     gc.set_threshold(_COLLECT_AFTER + FLUSH_EVENTS)
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
-        with record(path, note=shlex.join(["studykvm", name, *argv])):
+        with record(path, note=shlex.join(["studykvm", name, *argv]), only=only):
             return entry(argv)
 
 

@@ -59,6 +59,18 @@ def test_trace_option_and_environment_record_the_command(tmp_path, monkeypatch, 
     assert "raw_create" in {call.function for call in load(trace).calls()}
 
 
+def test_only_calls_of_some_files_are_recorded(tmp_path):
+    trace = tmp_path / "a.trace"
+    create = ["create", "-f", "raw", str(tmp_path / "a.img"), "1M"]
+    assert run("img", "--trace", str(trace), "--trace-only", "block/*,block.c", *create).returncode == 0
+    calls = {call.function: call for call in load(trace).calls()}
+    assert {call.file.partition("/")[0] for call in calls.values()} == {"block", "block.c"}
+    # img_create, which calls it, is in qemu-img.c.
+    assert calls["bdrv_create"].depth == 0 and calls["raw_create"].depth == 1
+    result = run("img", "--trace-only", "block*", *create)
+    assert result.returncode == 1 and "add --trace FILE" in result.stderr
+
+
 def test_trace_without_a_name_is_explained():
     result = run("img", "create", "--trace")
     assert result.returncode == 1

@@ -12,6 +12,7 @@ import itertools
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from types import CodeType, FunctionType
 from typing import Any, TypeVar, overload
 
@@ -147,6 +148,8 @@ def install(session: Session) -> None:
 
 
 def _swap(entry: TracedFunction, function: FunctionType, session: Session) -> None:
+    if session.only and not any(fnmatchcase(entry.file, pattern) for pattern in session.only):
+        return
     code = function.__code__
     original = FunctionType(code, function.__globals__, function.__name__, None, function.__closure__)
     recording = recording_code(entry.fid, code, original, session)

@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 import warnings
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -40,6 +41,9 @@ class record:
         Trace file to write; None keeps the trace in memory.
     note
         Free text kept in the trace's metadata.
+    only
+        Patterns of C files, such as ``"block*"``: calls of other files' functions are left out. Changes of
+        structures are all kept.
 
     Raises
     ------
@@ -54,11 +58,14 @@ class record:
     0
     """
 
-    def __init__(self, path: str | os.PathLike[str] | None = None, *, note: str = "") -> None:
+    def __init__(
+        self, path: str | os.PathLike[str] | None = None, *, note: str = "", only: Iterable[str] = ()
+    ) -> None:
         # absolute: the program may change its directory
         self.path = None if path is None else os.path.abspath(path)
         self.damage: str | None = None
         self._note = note
+        self._only = tuple(only)
         self._session: Session | None = None
         self._trace: Trace | None = None
 
@@ -73,7 +80,7 @@ class record:
         if current() is not None:
             raise TracerError("a recording is already running in this process; stop it first")
         sink = None if self.path is None else Writer(self.path)
-        self._session = session = Session()
+        self._session = session = Session(self._only)
         self._meta = _metadata(self._note, session)
         if sink is not None:
             self._sink: _Sink = _Sink(sink, session, self._meta)

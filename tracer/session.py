@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from time import monotonic_ns
 from types import NoneType
 from typing import Any
@@ -52,9 +52,12 @@ class Session:
         What was recorded and not yet taken away.
     serial
         A number that no other session of this process has.
+    only
+        Patterns of C files, as a shell's, whose functions are recorded; none: all.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, only: Iterable[str] = ()) -> None:
+        self.only = tuple(only)
         self.serial = next(_serials)
         self.events: list[Event] = []
         self.append = self.events.append
