@@ -5,6 +5,7 @@ import errno
 import os
 import re
 import select
+import signal
 import socket
 import stat
 import subprocess
@@ -429,9 +430,11 @@ def test_waiting_for_a_client_can_be_broken_off(here):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=asm.ENVIRONMENT,
+        # A shell's background jobs, and so their children, ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert b"waiting" in waiting.stdout.readline()
-    waiting.send_signal(2)
+    waiting.send_signal(signal.SIGINT)
     _, errors = waiting.communicate(timeout=20)
     assert waiting.returncode == 130 and b"Traceback" not in errors
 
