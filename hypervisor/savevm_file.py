@@ -6,6 +6,7 @@ bytes go is up to those two: into a disk image behind the guest's data (`qemu_fo
 (`hypervisor.buffered_file`).
 
 - `qemu_put_buffer`, `qemu_put_byte`, `qemu_put_be16/32/64` and their `get` counterparts.
+- `reading(file)`: a stream out of a Python file.
 - `qemu_fflush`, `qemu_fclose`, `qemu_ftell`, `qemu_file_has_error`.
 
 Reading past the end gives zeros and sets `has_error`, which whoever reads has to ask for. The one-number
@@ -20,7 +21,7 @@ import select
 import sys
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 from zlib import crc32
 
 from hypervisor.block import bdrv_load_vmstate, bdrv_save_vmstate
@@ -119,6 +120,17 @@ def qemu_fopen_ops(
     )
     f._buf = bytearray(IO_BUF_SIZE)
     return f
+
+
+def reading(file: IO[bytes]) -> QEMUFile:
+    """A stream that is read out of a Python file."""
+
+    def get_buffer(opaque: None, buf: memoryview, pos: int, size: int) -> int:
+        data = file.read(size)
+        buf[: len(data)] = data
+        return len(data)
+
+    return qemu_fopen_ops(None, None, get_buffer, None, None, None, None)
 
 
 def qemu_file_has_error(f: QEMUFile) -> int:

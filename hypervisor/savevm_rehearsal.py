@@ -12,9 +12,11 @@ Neither happens while a trace is recorded, nor under KVM.
 
 from __future__ import annotations
 
+from io import BytesIO
+
 from hypervisor.kvm_all import kvm_enabled
 from hypervisor.savevm import load_sections, save_devices
-from hypervisor.savevm_file import qemu_fflush, qemu_fopen_ops
+from hypervisor.savevm_file import qemu_fflush, qemu_fopen_ops, reading
 from tracer.session import recording
 
 
@@ -41,11 +43,4 @@ def rehearse_loading() -> None:
     """Load all devices as they are."""
     if recording() or kvm_enabled():
         return
-    kept = _saved()
-
-    def get_buffer(opaque: None, buf: memoryview, pos: int, size: int) -> int:
-        data = kept[pos : pos + size]
-        buf[: len(data)] = data
-        return len(data)
-
-    load_sections(qemu_fopen_ops(None, None, get_buffer, None, None, None, None))
+    load_sections(reading(BytesIO(_saved())))

@@ -32,11 +32,11 @@ from hypervisor.savevm import (
 from hypervisor.savevm_file import (
     QEMUFile,
     _get,
-    qemu_fopen_ops,
     qemu_ftell,
     qemu_get_be32,
     qemu_get_be64,
     qemu_get_byte,
+    reading,
 )
 from hypervisor.vl_ram_runs import (
     RAM_SAVE_FLAG_COMPRESS,
@@ -89,15 +89,6 @@ def descriptions() -> dict[str, VMStateDescription]:
     }
     # Those that have the name of a structure within them.
     return found | {"pckbd": pc.vmstate_kbd_isa, "cirrus_vga": absent.vmstate_pci_cirrus_vga}
-
-
-def _open(file: IO[bytes]) -> QEMUFile:
-    def get_buffer(opaque: None, buf: memoryview, pos: int, size: int) -> int:
-        data = file.read(size)
-        buf[: len(data)] = data
-        return len(data)
-
-    return qemu_fopen_ops(None, None, get_buffer, None, None, None, None)
 
 
 def _read_memory(f: QEMUFile) -> dict[str, int]:
@@ -184,7 +175,7 @@ def read_stream(file: IO[bytes]) -> Iterator[Section]:
     HypervisorError
         No saved machine, one of another version, a section nobody knows, or an early end.
     """
-    f = _open(file)
+    f = reading(file)
     if qemu_get_be32(f) != QEMU_VM_FILE_MAGIC:
         raise HypervisorError(
             'no saved machine: it does not begin with QEVM, as what `migrate "exec:cat > FILE"` writes does'
